@@ -1,0 +1,79 @@
+# `make demo` and `make test` are all that most people need; `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+CORES ?= $(shell nproc)
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCKS := envs/ml-cpu.txt envs/workflow.txt envs/light.txt
+# PyTorch's own index of CPU wheels: asked only where pip's own configuration (find-links, index) has no such wheel.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+export PYTHON TORCH_INDEX TORCH_HASH
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs
+
+.PHONY: help
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(VENV)/installed: $(LOCKS) envs/install.sh
+	@envs/install.sh $(VENV) $(LOCKS)
+
+$(VENV)/installed-dev: $(VENV)/installed envs/dev.txt
+	@envs/install.sh $(VENV) envs/dev.txt
+
+.PHONY: venv
+venv: $(VENV)/installed ## make .venv from the hashed CPU lock
+
+.PHONY: demo
+demo: $(VENV)/installed ## paper A in miniature, from raw preferences to the report
+	@$(SNAKEMAKE) --configfile presets/demo.yaml --quiet rules
+	@echo; printf '%s\n' "report:  results/demo/report.html" "figures: results/demo/figures/a_figure_2a.png (.pdf, .csv)" \
+	"         results/demo/figures/label_noise.png (.pdf, .csv)" "tables:  results/demo/tables/"
+
+.PHONY: hh-small
+hh-small: export W2S_HH_DATA := $(abspath $(DATA))
+hh-small: export W2S_OPT_TOKENIZER := $(abspath $(or $(TOKENIZER),$(DATA)/../opt-tokenizer))
+hh-small: $(VENV)/installed ## the same chain on real HH-RLHF rows: make hh-small DATA=<folder with the HH files>
+	@test -d "$(DATA)" || { echo "error: make hh-small DATA=<folder with the HH files>; see docs/results/hh-small.md" >&2; exit 2; }
+	@test -d "$$W2S_OPT_TOKENIZER" || { echo "error: no OPT tokenizer at $$W2S_OPT_TOKENIZER; instead: TOKENIZER=<folder>" >&2; exit 2; }
+	@$(SNAKEMAKE) --configfile presets/hh-small.yaml --quiet rules
+	@echo; printf '%s\n' "report:  results/hh-small/report.html" "figure:  results/hh-small/figures/a_figure_2a.png (.pdf, .csv)" \
+	"tables:  results/hh-small/tables/"
+
+.PHONY: lint
+lint: $(VENV)/installed-dev ## formatters, linters and the type checker
+	$(BIN)/snakefmt --line-length 120 --check Snakefile rules
+	for preset in presets/*.yaml; do \
+	W2S_HH_DATA=data W2S_OPT_TOKENIZER=tokenizer $(BIN)/snakemake --lint --configfile $$preset > .lint.log 2>&1 || { cat .lint.log; rm -f .lint.log; exit 1; }; done; rm -f .lint.log
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy scripts
+
+.PHONY: format
+format: $(VENV)/installed-dev ## let the formatters write
+	$(BIN)/snakefmt --line-length 120 Snakefile rules
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: unit
+unit: $(VENV)/installed-dev ## unit tests only
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q tests/unit
+
+.PHONY: test
+test: lint ## everything: linters, unit tests, workflow tests, the demo end to end
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q tests
+
+.PHONY: docs
+docs: $(VENV)/installed-dev ## write docs/stages and docs/configuration.md anew
+	$(BIN)/python scripts/make_docs.py
+
+.PHONY: lock
+lock: ## resolve envs/*.in anew (needs uv)
+	bash envs/lock.sh
+
+.PHONY: clean
+clean: ## remove results, resources and the environment
+	rm -rf results resources .snakemake $(VENV)

@@ -1,0 +1,83 @@
+# model -> generations -> gold rewards -> tables
+
+
+rule generate:
+    input:
+        model=lambda w: PLAN.run(w, w.run),
+        examples=f"{ROOT}/filtered/{{data}}/manifest.json",
+        split=f"{ROOT}/splits/{CELL}/manifest.json",
+    output:
+        f"{ROOT}/generations/{CELL}/{{evaluation}}/{{run}}/manifest.json",
+    log:
+        f"{ROOT}/logs/generate/{CELL}/{{evaluation}}/{{run}}.log",
+    container:
+        IMAGES["ml"]
+    threads: RUNTIME.threads
+    resources:
+        batch_size=RUNTIME.generation_batch,
+    params:
+        spec=lambda w: PLAN.generate(w, w.evaluation, w.run),
+        code=code("generate"),
+    shell:
+        "python scripts/generate.py --model {input.model} --examples {input.examples} --split {input.split}"
+        " {params.spec} --batch-size {resources.batch_size} --output {output} > {log} 2>&1"
+
+
+rule score_gold:
+    input:
+        model=lambda w: PLAN.manifest("models", CONFIG.golds[w.gold].model),
+        generations=f"{ROOT}/generations/{CELL}/{{evaluation}}/{{run}}/manifest.json",
+    output:
+        f"{ROOT}/gold/{CELL}/{{evaluation}}/{{run}}/{{gold}}/manifest.json",
+    log:
+        f"{ROOT}/logs/score_gold/{CELL}/{{evaluation}}/{{run}}/{{gold}}.log",
+    wildcard_constraints:
+        gold=alternatives(name for name, entry in CONFIG.golds.items() if entry.model),
+    container:
+        IMAGES["ml"]
+    threads: RUNTIME.threads
+    resources:
+        batch_tokens=RUNTIME.batch_tokens,
+    params:
+        spec=lambda w: PLAN.score_gold(w, w.run, w.gold),
+        code=code("score_gold"),
+    shell:
+        "python scripts/score_gold.py --model {input.model} --generations {input.generations}"
+        " {params.spec} --batch-tokens {resources.batch_tokens} --output {output} > {log} 2>&1"
+
+
+rule score_exact:
+    input:
+        f"{ROOT}/generations/{CELL}/{{evaluation}}/{{run}}/manifest.json",
+    output:
+        f"{ROOT}/gold/{CELL}/{{evaluation}}/{{run}}/{{gold}}/manifest.json",
+    log:
+        f"{ROOT}/logs/score_exact/{CELL}/{{evaluation}}/{{run}}/{{gold}}.log",
+    wildcard_constraints:
+        gold=alternatives(name for name, entry in CONFIG.golds.items() if entry.world),
+    container:
+        IMAGES["light"]
+    params:
+        spec=lambda w: PLAN.score_exact(w, w.run, w.gold),
+        code=code("score_exact"),
+    shell:
+        "python scripts/score_exact.py --generations {input} {params.spec} --output {output} > {log} 2>&1"
+
+
+rule summarise:
+    input:
+        rewards=lambda w: PLAN.rewards(w.experiment),
+        labels=lambda w: PLAN.experiment_labels(w.experiment),
+        examples=lambda w: PLAN.experiment_examples(w.experiment),
+    output:
+        f"{ROOT}/tables/{{experiment}}/manifest.json",
+    log:
+        f"{ROOT}/logs/summarise/{{experiment}}.log",
+    container:
+        IMAGES["light"]
+    params:
+        spec=lambda w: PLAN.summarise(w.experiment),
+        code=code("summarise"),
+    shell:
+        "python scripts/summarise.py --rewards {input.rewards} --labels {input.labels} --examples {input.examples}"
+        " {params.spec} --output {output} > {log} 2>&1"

@@ -1,0 +1,163 @@
+"""Make the report: one HTML page to be sent round, with nothing to load from elsewhere.
+
+On top stands what was run, in one sentence, and the key result with its interval in plain words, computed
+from the tables, whichever way it came out. Below: figures (with their data and the PDF to download), tables,
+label quality by margin, dropped rows, what the run cost, machine and library versions, settings. Pictures and
+data are inside the page; a content security policy in its head forbids it to load anything.
+
+Inputs:  tables of experiments, figures (PNG, with .csv and .pdf beside), filtered data sets, template.
+Outputs: the page. Its content depends on the inputs only: no date of today, no path of this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from w2s import cli
+from w2s.artifact import write_atomically
+from w2s.errors import DataError
+
+MEDIA_TYPES = {"png": "image/png", "pdf": "application/pdf", "csv": "text/csv;charset=utf-8"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = cli.StageParser(__doc__ or "")
+    parser.input("--tables", nargs="+", help="manifests of the experiments' tables; the first leads the page")
+    parser.input("--figures", nargs="*", help="figures as PNG; CSV and PDF of the same name lie beside")
+    parser.input("--filtered", nargs="*", help="manifests of filtered data sets, for the dropped rows")
+    parser.input("--template", help="the page's Jinja template (report/template.html)")
+    parser.spec("--preset", help="name of the configuration preset")
+    parser.output("--output", help="the page, .html")
+    args = parser.parse_args(argv)
+    page = render(args.template, content(args.preset, args.tables, args.figures, args.filtered))
+    write_atomically(args.output, lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def content(preset: str, tables: list[Path], figures: list[Path], filtered: list[Path]) -> dict[str, Any]:
+    """All that the template shows."""
+    from w2s import findings, page_charts, provenance, summary
+
+    experiments = [findings.experiment(path) for path in tables]
+    for entry in experiments:
+        entry["forest"] = page_charts.forest(entry["findings"])
+    reasons, drops = findings.drop_rows(filtered)
+    # The tables of two experiments share ancestors; counted from the manifests, each job counts once.
+    costs, gone = summary.costs_table([*tables, *filtered])
+    cost_rows, total = findings.cost_rows(costs)
+    behind = provenance.ancestry([*tables, *filtered])
+    return {
+        "preset": preset,
+        "experiments": experiments,
+        "dates": provenance.dates(behind.artifacts),
+        "figures": [picture(path) for path in figures],
+        "labels": findings.label_rows(tables),
+        "quality": [
+            {"title": title, "chart": page_charts.quality(title, rows), "rows": quality_rows(rows)}
+            for title, rows in findings.quality_groups(tables)
+        ],
+        "drop_reasons": reasons,
+        "drops": drops,
+        "costs": cost_rows,
+        "cost_total": total,
+        "gone": len(gone),
+        "environment": provenance.environment_rows(behind.artifacts),
+        "settings": provenance.settings_rows(behind.artifacts),
+        "downloads": [table_download(path, name) for path in tables for name in summary_tables()],
+    }
+
+
+def summary_tables() -> tuple[str, ...]:
+    """The tables that the page offers as a whole."""
+    from w2s.results import TABLES
+
+    return tuple(TABLES)
+
+
+def table_download(tables: Path, name: str) -> dict[str, str]:
+    """A table of an experiment as a link that holds it."""
+    from w2s.artifact import load
+
+    experiment = load(tables).spec.get("experiment", tables.parent.name)
+    return {"name": f"{experiment}_{name}", "link": data_link(load(tables).path(name))}
+
+
+def picture(png: Path) -> dict[str, Any]:
+    """A figure for the page: image, title and text from inside the PNG, data and PDF from beside it.
+
+    Raises:
+        DataError: the file is no PNG or has no text of its own.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(png) as image:
+            about: dict[str, str] = {str(key): str(value) for key, value in image.info.items()}
+            width, height = image.size
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(
+            f"not a readable picture ({error})", where=png, instead="a PNG of the plot scripts"
+        ) from error
+    title = about.get("Title")
+    if not title:
+        raise DataError("the picture has no title inside", where=png, instead="a PNG of the plot scripts")
+    text = about.get("Description", title).removeprefix(f"{title}. ")
+    beside = {suffix: png.with_suffix(f".{suffix}") for suffix in ("csv", "pdf")}
+    return {
+        "id": png.stem,
+        "title": title,
+        "text": text,
+        "image": data_link(png),
+        "width": width,
+        "height": height,
+        "downloads": [
+            {"name": path.name, "label": suffix.upper(), "link": data_link(path)}
+            for suffix, path in beside.items()
+            if path.is_file()
+        ],
+    }
+
+
+def data_link(path: Path) -> str:
+    """A file as a data: address."""
+    coded = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f"data:{MEDIA_TYPES[path.suffix.removeprefix('.')]};base64,{coded}"
+
+
+def quality_rows(rows) -> list[list[str]]:
+    """Label quality in figures: bin, margin, labels, confidence, agreement with human and with gold."""
+    from w2s.findings import percent
+    from w2s.results import number, records
+
+    return [
+        [
+            row.bin,
+            f"{number(row.margin_low)} to {number(row.margin_high)}",
+            f"{int(row.n):,}",
+            percent(row.mean_confidence),
+            percent(row.agreement_human),
+            percent(row.agreement_gold),
+        ]
+        for row in records(rows)
+    ]
+
+
+def render(template: Path, values: dict[str, Any]) -> str:
+    """Fill the template. A name that the template uses and nobody gave is an error, not an empty place."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template.name).render(values)
+
+
+if __name__ == "__main__":
+    cli.run(main)

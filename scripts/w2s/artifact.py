@@ -1,0 +1,366 @@
+"""Artifacts: folders whose handle is their ``manifest.json``. Contract 3 of the architecture.
+
+A stage writes into a temporary folder beside the final one; at the end the manifest is written and the folder is
+swapped into place by rename, so that an artifact is there whole or not at all.
+
+``manifest.json`` says what the artifact *is*: digests of its files, the spec, the parents' digests, what was counted.
+``run.json`` beside it says how it *came about*: code fingerprint, commit, container, libraries, hardware, times. The
+two are apart so that making the same content again gives the same manifest, byte for byte, and nothing downstream
+reruns (early cutoff).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from w2s.errors import ArtifactError, EnvironmentProblem
+from w2s.fingerprint import fingerprint
+
+MANIFEST = "manifest.json"
+RUN_RECORD = "run.json"
+SCHEMA_VERSION = 1
+# Versions that can change a number; others are in the lock.
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "numpy",
+    "pandas",
+    "pyarrow",
+)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Parents = Mapping[str, Path | Sequence[Path] | None]
+
+
+class Artifact:
+    """A finished artifact, read through its manifest."""
+
+    def __init__(self, manifest_path: Path, manifest: dict[str, Any], run: dict[str, Any]) -> None:
+        self.manifest_path = manifest_path
+        self.folder = manifest_path.parent
+        self.manifest = manifest
+        self.run = run
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the artifact was made from: the settings that its stage was given."""
+        return self.manifest["spec"]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the stage counted and measured."""
+        return self.manifest["facts"]
+
+    @property
+    def digest(self) -> str:
+        """Digest over the names and digests of its files: equal content, equal digest."""
+        return self.manifest["digest"]
+
+    def path(self, name: str) -> Path:
+        """Path of one of its files.
+
+        Raises:
+            ArtifactError: the manifest does not list it, or it is gone.
+        """
+        if name not in self.manifest["files"]:
+            raise ArtifactError(
+                f"the artifact has no file {name!r}",
+                where=self.manifest_path,
+                instead=f"one of {', '.join(sorted(self.manifest['files']))}",
+            )
+        path = self.folder / name
+        if not path.is_file():
+            raise ArtifactError(
+                f"file {name!r} is listed in the manifest but gone",
+                where=self.folder,
+                instead="delete the manifest and run the workflow again",
+            )
+        return path
+
+    @staticmethod
+    @contextlib.contextmanager
+    def create(
+        manifest_path: Path, *, spec: Mapping[str, Any], parents: Parents, script: str | Path | None = None
+    ) -> Iterator[Draft]:
+        """Make an artifact. On a clean exit it appears at ``manifest_path``; on an exception nothing does.
+
+        Args:
+            manifest_path: ``.../manifest.json`` of the artifact to be made.
+            spec: settings that change the result.
+            parents: name -> manifest (or manifests) of what it is made from.
+            script: the stage's script; default: the program that runs.
+        """
+        if manifest_path.name != MANIFEST:
+            raise ArtifactError(f"an artifact's handle is called {MANIFEST}", where=manifest_path)
+        folder = manifest_path.parent
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in _leftovers(folder):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        try:
+            temporary.chmod(0o777 & ~_umask())
+            draft = Draft(temporary, _parent_digests(parents, manifest_path.parent))
+            yield draft
+            manifest = draft.manifest(spec, Path(script or sys.argv[0]))
+            write_json(draft.run_record(Path(script or sys.argv[0])), temporary / RUN_RECORD)
+            write_json(manifest, temporary / MANIFEST)
+            _swap(temporary, folder)
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise EnvironmentProblem(
+                    f"no room to write ({os.strerror(error.errno)}); nothing half-written was left",
+                    where=folder,
+                    instead="free some space or raise the quota, then run the same command again: it continues",
+                ) from error
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Draft:
+    """An artifact in the making."""
+
+    def __init__(self, folder: Path, parents: dict[str, Any]) -> None:
+        self.folder = folder
+        self._parents = parents
+        self._facts: dict[str, Any] = {}
+        self._measured: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._started_at = datetime.now(UTC)
+
+    def path(self, name: str) -> Path:
+        """Where to write the file ``name`` (sub-folders are made)."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def record(self, **facts: Any) -> None:
+        """Keep counts and results in the manifest (plain JSON values, equal whenever the content is)."""
+        self._facts.update(facts)
+
+    def measure(self, **measurements: Any) -> None:
+        """Keep what differs from run to run (rates, times) in the run record."""
+        self._measured.update(measurements)
+
+    def manifest(self, spec: Mapping[str, Any], script: Path) -> dict[str, Any]:
+        """The manifest of what lies in the folder now."""
+        files = {
+            path.relative_to(self.folder).as_posix(): _file_entry(path)
+            for path in sorted(_files(self.folder))
+        }
+        return {
+            "schema": SCHEMA_VERSION,
+            "stage": script.stem,
+            "digest": files_digest(files),
+            "files": files,
+            "spec": dict(spec),
+            "parents": self._parents,
+            "facts": self._facts,
+        }
+
+    def run_record(self, script: Path) -> dict[str, Any]:
+        """How the artifact came about."""
+        return {
+            "code": fingerprint(script) if script.is_file() else None,
+            "git": git_state(),
+            "container": os.environ.get("W2S_CONTAINER_DIGEST") or os.environ.get("APPTAINER_CONTAINER"),
+            "environment": environment(),
+            "started": self._started_at.isoformat(timespec="seconds"),
+            "wall_s": round(time.monotonic() - self._started, 3),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "measured": self._measured,
+        }
+
+
+def load(manifest_path: Path) -> Artifact:
+    """Open an artifact by its manifest.
+
+    Raises:
+        ArtifactError: the manifest or the run record is missing or not readable.
+    """
+    return Artifact(manifest_path, _read_json(manifest_path), _read_json(manifest_path.with_name(RUN_RECORD)))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            "the artifact is not there", where=path, instead="run the workflow for it first"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"the record cannot be read ({error})", where=path) from error
+
+
+def verify(manifest_path: Path) -> None:
+    """Hash an artifact's files again and compare them with its manifest.
+
+    Raises:
+        ArtifactError: a file is missing, altered or not listed; the message names it.
+    """
+    artifact = load(manifest_path)
+    for name, entry in artifact.manifest["files"].items():
+        if file_digest(artifact.path(name)) != entry["sha256"]:
+            raise ArtifactError(f"file {name!r} was altered after it was made", where=artifact.folder)
+    present = {path.relative_to(artifact.folder).as_posix() for path in _files(artifact.folder)} - {
+        MANIFEST,
+        RUN_RECORD,
+    }
+    extra = sorted(present - set(artifact.manifest["files"]))
+    if extra:
+        raise ArtifactError(f"file {extra[0]!r} does not belong to the artifact", where=artifact.folder)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary path beside ``path`` and rename: the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write JSON atomically, keys in their order, NaN refused."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Digest over names and digests of files, independent of their order."""
+    text = "".join(f"{name}\0{files[name]['sha256']}\n" for name in sorted(files))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """Interpreter, library versions and hardware, read without importing a library."""
+    versions = {}
+    for library in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[library] = metadata.version(library)
+    return {
+        "python": platform.python_version(),
+        "libraries": versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": _gpus(),
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this file lies in, and whether tracked files differ from it; None without git."""
+    root = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _parent_digests(parents: Parents, folder: Path) -> dict[str, Any]:
+    """Name -> path (relative to the new artifact's folder) and digest of each parent."""
+    entries: dict[str, Any] = {}
+    for name, value in parents.items():
+        if value is None:
+            continue
+        paths = [value] if isinstance(value, Path) else list(value)
+        found = [{"path": os.path.relpath(path, folder), "digest": load(path).digest} for path in paths]
+        entries[name] = found[0] if isinstance(value, Path) else found
+    return entries
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """Put ``temporary`` where ``folder`` is; a former artifact there is removed only after the new one stands."""
+    if folder.exists():
+        former = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".former", dir=folder.parent))
+        os.rename(folder, former)
+        os.rename(temporary, folder)
+        shutil.rmtree(former, ignore_errors=True)
+    else:
+        os.rename(temporary, folder)
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    """Temporary folders that killed runs left beside ``folder``; not those of a neighbour whose name begins alike."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.(partial|former)")
+    return [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name)]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def _umask() -> int:
+    # There is no way to read the umask but to set it; the two calls are next to each other on purpose.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _gpus() -> list[str]:
+    """Names of the NVIDIA devices, asked of the driver so that no torch is needed."""
+    if not Path("/proc/driver/nvidia").exists():
+        return []
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+    return []
+
+
+def _plain(value: object) -> object:
+    """numpy scalars and paths as JSON values."""
+    if isinstance(value, Path):
+        return value.as_posix()
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a plain value")

@@ -1,0 +1,134 @@
+"""Command lines of the stages: argparse with the roles that the workflow needs told apart.
+
+Each stage has inputs (manifests), one output (a manifest), a *spec* (what changes the result: it is recorded in the
+manifest and compared by the workflow) and options (how it is executed: devices, micro batches; not compared).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from w2s.errors import W2SError
+
+EXIT_WRONG_INPUT = 2
+
+
+class StageParser:
+    """An argument parser whose arguments have a role: input, output, spec or option."""
+
+    def __init__(self, documentation: str) -> None:
+        self._parser = argparse.ArgumentParser(
+            description=documentation,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._inputs = self._parser.add_argument_group("inputs (manifest.json of an artifact)")
+        self._outputs = self._parser.add_argument_group("outputs")
+        self._spec = self._parser.add_argument_group("spec (changes the result)")
+        self._options = self._parser.add_argument_group("options (change how, not what)")
+        self.spec_names: list[str] = []
+
+    @property
+    def parser(self) -> argparse.ArgumentParser:
+        """The argparse parser underneath, for documentation."""
+        return self._parser
+
+    def input(self, flag: str, **settings: Any) -> None:
+        """Add an input: a path, required unless ``nargs="*"`` or told otherwise."""
+        settings.setdefault("type", Path)
+        settings.setdefault("required", settings.get("nargs") != "*")
+        if settings.get("nargs") == "*":
+            settings.setdefault("default", [])
+        self._inputs.add_argument(flag, **settings)
+
+    def output(self, flag: str, **settings: Any) -> None:
+        """Add an output path (required)."""
+        settings.setdefault("type", Path)
+        settings.setdefault("required", True)
+        self._outputs.add_argument(flag, **settings)
+
+    def spec(self, flag: str, **settings: Any) -> None:
+        """Add a setting that changes the result. Required unless a default is given."""
+        settings.setdefault("required", "default" not in settings)
+        action = self._spec.add_argument(flag, **settings)
+        self.spec_names.append(action.dest)
+
+    def option(self, flag: str, **settings: Any) -> None:
+        """Add a setting that changes how the stage runs, but not its result."""
+        self._options.add_argument(flag, **settings)
+
+    def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parse; ``args.spec`` is the dict of all spec settings, by name."""
+        args = self._parser.parse_args(argv)
+        args.spec = {name: getattr(args, name) for name in self.spec_names}
+        return args
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: a number between 0 and 1, also written as a fraction ("1/2")."""
+    numerator, _, denominator = text.partition("/")
+    value = float(numerator) / float(denominator or 1)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
+    return value
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """An argparse type: a JSON object."""
+    return _json(text, dict, "object")
+
+
+def json_array(text: str) -> list[Any]:
+    """An argparse type: a JSON array."""
+    return _json(text, list, "array")
+
+
+def _json(text: str, kind: type, name: str) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(value, kind):
+        raise argparse.ArgumentTypeError(f"a JSON {name} is needed, not {text[:40]}")
+    return value
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a stage's ``main`` and leave the process with its exit code.
+
+    An error of ours is printed as it is, without a traceback; anything else keeps its traceback, for it is a bug.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    # Library chatter (HTTP requests, telemetry) has no place in a log that people read for the numbers.
+    for noisy in ("httpx", "urllib3", "filelock", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        code = main() or 0
+    except W2SError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = EXIT_WRONG_INPUT
+    except KeyboardInterrupt:
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def threads() -> int:
+    """The number of threads that the workflow gave this job (``OMP_NUM_THREADS``), else all cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else (os.cpu_count() or 1)

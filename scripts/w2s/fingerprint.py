@@ -1,0 +1,160 @@
+"""Fingerprints of code: the digest of a script and of every module of ours that it imports, directly or not.
+
+Snakemake judges a script by its date and does not see the modules that it imports. The workflow passes this
+fingerprint as a parameter instead: touching, formatting or commenting a file changes nothing, editing a helper changes
+exactly the stages that import it. Contract 4 of the architecture.
+
+Each cluster job draws the workflow's plan anew, so this must be quick. Parsing all sources takes a third of a second;
+what a source parses to is therefore kept under the digest of its text, beside Python's own caches. The text decides,
+not the date: an entry cannot be stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import gc
+import hashlib
+import json
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+CACHE = Path(__file__).resolve().parent / "__pycache__" / f"fingerprints.{sys.implementation.cache_tag}.json"
+CACHE_ENTRIES = 4000  # a few years of edits; then it starts anew
+
+
+def fingerprint(script: str | Path) -> str:
+    """Digest (16 hex digits) of ``script`` and of the modules under its folder that it imports, transitively."""
+    path = os.path.realpath(script)
+    root = os.path.dirname(path)
+    digest = hashlib.sha256()
+    for source in _sources(path):
+        digest.update(os.path.relpath(source, root).replace(os.sep, "/").encode())
+        digest.update(_read(source, root).digest.encode())
+    return digest.hexdigest()[:16]
+
+
+def sources(script: Path) -> list[Path]:
+    """The script and the modules under its folder that it imports, transitively, sorted by path."""
+    return [Path(source) for source in _sources(os.path.realpath(script))]
+
+
+# From here on paths are texts: pathlib alone would take the time that is allowed.
+
+
+class Source(NamedTuple):
+    """What a source means, and our files that it imports."""
+
+    digest: str
+    imports: tuple[str, ...]
+
+
+def _sources(script: str) -> list[str]:
+    root = os.path.dirname(script)
+    seen: set[str] = set()
+    queue = [script]
+    while queue:
+        source = queue.pop()
+        if source not in seen:
+            seen.add(source)
+            queue.extend(_read(source, root).imports)
+    return sorted(seen, key=lambda source: source.split(os.sep))
+
+
+def _read(source: str, root: str) -> Source:
+    stat = os.stat(source)
+    return _read_at(source, root, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _read_at(source: str, root: str, mtime_ns: int, size: int) -> Source:
+    with open(source, "rb") as stream:
+        text = stream.read()
+    key = hashlib.sha256(_own_digest() + text).hexdigest()
+    entry = _kept().get(key)
+    if entry is None:
+        entry = _parse(text, source)
+        _keep(key, entry)
+    package = os.path.relpath(os.path.dirname(source), root).split(os.sep)
+    files: dict[str, None] = {}
+    for level, name in entry[1]:
+        # A relative import counts from its package: one dot is the package itself, each further dot one up.
+        base = tuple(package[: len(package) - level + 1]) if level else ()
+        files.update(dict.fromkeys(_module_files(root, (*base, *name.split(".")))))
+    return Source(entry[0], tuple(files))
+
+
+@cache
+def _module_files(root: str, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Files of a dotted module under ``root``: itself and its packages; empty for a library's module."""
+    if len(parts) > 1:
+        above = _module_files(root, parts[:-1])
+        if not above and not os.path.isdir(os.path.join(root, *parts[:-1])):
+            return ()
+    else:
+        above = ()
+    base = os.path.join(root, *parts)
+    return above + tuple(
+        file for file in (f"{base}.py", os.path.join(base, "__init__.py")) if os.path.isfile(file)
+    )
+
+
+def _parse(text: bytes, source: str) -> list[Any]:
+    """The digest of the syntax tree without docstrings, comments and positions; and the modules that it names."""
+    collecting = gc.isenabled()
+    gc.disable()  # thousands of small objects, none of them garbage: half the time
+    try:
+        tree = ast.parse(text, filename=source)
+        imported: set[tuple[int, str]] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imported.update((0, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                module = f"{node.module}." if node.module else ""
+                imported.update((node.level, f"{module}{alias.name}") for alias in node.names)
+            elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                _drop_docstring(node)
+        return [hashlib.sha256(ast.dump(tree).encode()).hexdigest(), sorted(imported)]
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    first = node.body[0] if node.body else None
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
+        node.body = node.body[1:] or [ast.Pass()]
+
+
+@cache
+def _own_digest() -> bytes:
+    """Digest of this file: another way to normalise, other entries."""
+    return hashlib.sha256(Path(__file__).read_bytes()).digest()
+
+
+@cache
+def _kept() -> dict[str, list[Any]]:
+    try:
+        content = json.loads(CACHE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and len(content) < CACHE_ENTRIES else {}
+
+
+def _keep(key: str, entry: list[Any]) -> None:
+    """Keep an entry for the next process; in a folder that cannot be written, only for this one."""
+    kept = _kept()
+    kept[key] = entry
+    temporary = CACHE.with_name(f"{CACHE.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        CACHE.parent.mkdir(exist_ok=True)
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+        os.replace(temporary, CACHE)

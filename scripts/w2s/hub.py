@@ -1,0 +1,249 @@
+"""Fetched models and tokenizers in this workflow's form: what import_tokenizer and import_model share.
+
+Nothing of a fetched repository is ever run: no remote code, and pickled weights are read once, by a torch
+that can restrict them to tensors, and kept as safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from w2s import compat  # noqa: F401  (before transformers)
+from w2s.encoding import NO_PAD, Encoding, sensible_positions
+from w2s.errors import ArtifactError, DataError, EnvironmentProblem
+from w2s.models import CONFIG, read_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+KINDS = ("ForCausalLM", "ForSequenceClassification", "LMHeadModel")
+PROBE = "probe of a text"
+
+
+def read_tokenizer(folder: Path, pad_token: str | None = None) -> Encoding:
+    """The tokenizer of a fetched repository, with what the model sees around a text.
+
+    Whether there is a BOS is found by tokenising a probe, for the declarations in ``tokenizer_config.json``
+    differ between tokenizer classes and versions.
+
+    Args:
+        pad_token: a token of the tokenizer to pad with, or "eos"; None takes the tokenizer's own.
+
+    Raises:
+        ArtifactError: no tokenizer there that transformers can read without code from the repository.
+        DataError: no end token; no pad token and none given, or one that the tokenizer does not have.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each format fails in its own way
+        raise ArtifactError(
+            f"transformers cannot read the tokenizer ({str(error).splitlines()[0]})",
+            where=folder,
+            instead="tokenizer_config.json and tokenizer.json (or vocab.json and merges.txt) in the source",
+        ) from error
+    if not tokenizer.is_fast:
+        raise ArtifactError(
+            "the tokenizer has no tokenizer.json form", where=folder, instead="a repository with one"
+        )
+    if tokenizer.eos_token_id is None:
+        raise DataError(
+            "tokenizer without end-of-sequence token", where=folder, instead='"eos_token" in its config'
+        )
+    template = tokenizer.chat_template
+    return Encoding(
+        tokenizer.backend_tokenizer,
+        bos_id=_bos_in_front(tokenizer, folder),
+        eos_id=tokenizer.eos_token_id,
+        pad_id=_pad_id(tokenizer, pad_token, folder),
+        positions=sensible_positions(tokenizer.model_max_length),
+        chat_template=template if isinstance(template, str) else None,
+    )
+
+
+def _bos_in_front(tokenizer: Any, where: Path) -> int | None:
+    bare = tokenizer(PROBE, add_special_tokens=False).input_ids
+    seen = tokenizer(PROBE).input_ids
+    in_front = next((seen[:at] for at in range(len(seen)) if seen[at : at + len(bare)] == bare), None)
+    if in_front is None or len(in_front) > 1:
+        raise DataError(
+            f"the tokenizer puts {seen} around {bare}: not at most one token in front",
+            where=where,
+            instead="a tokenizer of a causal language model",
+        )
+    return in_front[0] if in_front else None
+
+
+def _pad_id(tokenizer: Any, pad_token: str | None, where: Path) -> int:
+    if pad_token is None:
+        if tokenizer.pad_token_id is None:
+            raise DataError("tokenizer without pad token", where=where, instead=NO_PAD)
+        return tokenizer.pad_token_id
+    if pad_token == "eos":
+        return tokenizer.eos_token_id
+    found = tokenizer.backend_tokenizer.token_to_id(pad_token)
+    if found is None:
+        raise DataError(f"the tokenizer has no token {pad_token!r} to pad with", where=where, instead=NO_PAD)
+    return found
+
+
+def check_fits(
+    config: PretrainedConfig, encoding: Encoding, positions: int | None, where: Path
+) -> int | None:
+    """Check a model against its tokenizer and the positions asked for; returns the positions to work with.
+
+    Raises:
+        DataError: more positions asked for than the model has, or a token without an embedding.
+    """
+    own = sensible_positions(getattr(config, "max_position_embeddings", None))
+    if positions is not None and own is not None and positions > own:
+        raise DataError(
+            f"{positions} positions asked for, the model has {own}",
+            where=f"{where / CONFIG}, key max_position_embeddings",
+            instead=f"--positions {own} or less",
+        )
+    if encoding.pad_id >= config.vocab_size or encoding.vocabulary_size > config.vocab_size:
+        raise DataError(
+            f"the tokenizer has {encoding.vocabulary_size} tokens (pad: {encoding.pad_id}), "
+            f"the model embeddings for {config.vocab_size}",
+            where=f"{where / CONFIG}, key vocab_size",
+            instead="the tokenizer that belongs to the model",
+        )
+    return positions if positions is not None else own
+
+
+def place_weights(source: Path, target: Path) -> bool:
+    """Bring a repository's weights into ``target`` as safetensors; returns whether they had to be converted.
+
+    Raises:
+        ArtifactError: no weights, or damaged ones.
+        EnvironmentProblem: pickled weights and a torch that cannot read them safely.
+    """
+    names = safetensors_files(source)
+    if names:
+        for name in names:
+            check_safetensors(source / name)
+            link_or_copy(source / name, target / name)
+        if (source / SAFETENSORS_INDEX).is_file():
+            link_or_copy(source / SAFETENSORS_INDEX, target / SAFETENSORS_INDEX)
+        return False
+    if not any((source / name).is_file() for name in PICKLES):
+        raise ArtifactError(
+            "no weights", where=source, instead=f"{SAFETENSORS} or {PICKLES[0]} among the source's files"
+        )
+    convert(source, target)
+    return True
+
+
+def safetensors_files(source: Path) -> list[str]:
+    """Names of the safetensors files of a repository, by its index if it has one; empty if there are none.
+
+    Raises:
+        ArtifactError: the index is not readable or names a file that is not there.
+    """
+    index = source / SAFETENSORS_INDEX
+    if not index.is_file():
+        return [SAFETENSORS] if (source / SAFETENSORS).is_file() else []
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError) as error:
+        raise ArtifactError(f"not an index of weights ({error!r})", where=index) from error
+    for name in names:
+        if not (source / name).is_file():
+            raise ArtifactError(f"the index names {name!r}, which is not there", where=index)
+    return names
+
+
+def check_safetensors(path: Path) -> int:
+    """Check that a safetensors file is whole, by its header; returns the number of weights in it.
+
+    Raises:
+        ArtifactError: it is cut off or something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as stream:
+            return sum(prod(stream.get_slice(key).get_shape()) for key in stream.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise ArtifactError(
+            f"not a whole safetensors file ({error})", where=path, instead="fetch it again"
+        ) from error
+
+
+def convert(source: Path, target: Path) -> None:
+    """Read pickled weights, restricted to tensors, and write them as safetensors in their own precision.
+
+    Raises:
+        EnvironmentProblem: torch is older than 2.6, where that restriction can be got round (CVE-2025-32434).
+        ArtifactError: the file holds something else than the model's weights.
+    """
+    import torch
+    import transformers
+
+    if not compat.torch_load_is_safe():
+        raise EnvironmentProblem(
+            f"pickled weights cannot be read safely with torch {torch.__version__}",
+            where=source,
+            instead="import the model once in the CPU environment (torch 2.6 or newer), or fetch safetensors",
+        )
+    architecture = (read_config(source).architectures or ["AutoModelForCausalLM"])[0]
+    kind = getattr(transformers, architecture)
+    try:
+        model, info = kind.from_pretrained(
+            source,
+            dtype="auto",
+            local_files_only=True,
+            use_safetensors=False,
+            weights_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # unpickling, zip and shape errors have no common base
+        raise ArtifactError(f"the weights cannot be read ({error})", where=source) from error
+    if info["missing_keys"]:
+        names = sorted(info["missing_keys"])
+        raise ArtifactError(f"{len(names)} weights are missing: {', '.join(names[:3])}", where=source)
+    model.save_pretrained(target)
+    (target / "generation_config.json").unlink(missing_ok=True)
+
+
+def check_architecture(config: PretrainedConfig, where: Path) -> str:
+    """The architecture's name.
+
+    Raises:
+        ArtifactError: neither a causal language model nor a sequence classifier of transformers.
+    """
+    import transformers
+
+    declared = (config.architectures or [""])[0]
+    if not declared.endswith(KINDS) or not hasattr(transformers, declared):
+        raise ArtifactError(
+            f"architecture {declared!r} is neither a causal language model nor a sequence classifier",
+            where=f"{where / CONFIG}, key architectures",
+        )
+    return declared
+
+
+def write_config(source: Path, target: Path, encoding: Encoding) -> None:
+    """Copy ``config.json`` with the pad id of the batches: a classifier finds the end of a text by it."""
+    config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+    config["pad_token_id"] = encoding.pad_id
+    (target / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where that is not possible: weights are large and never edited."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,266 @@
+"""The tables that ``summarise`` makes, as figures and the report read them, and the published values beside
+them.
+
+Contract 12 of the architecture: figures read tables only. Every table is checked when it is read, so that a
+missing column or a number that is none is named with file and row instead of becoming a gap in a figure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from w2s.artifact import load
+from w2s.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNTUNED = "untuned"
+SFT_SUFFIX = "-sft"
+# Feedback is named by its policy, or by policy and teacher ("weak-opt-125m"); shown in this order, others
+# follow.
+POLICIES = ("human", "weak", "gold")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a table must have: text columns, numbers, numbers that may be empty."""
+
+    text: tuple[str, ...]
+    numbers: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> list[str]:
+        """All names that must be there."""
+        return [*self.text, *self.numbers, *self.optional]
+
+
+TABLES = {
+    "rewards.csv": Columns(
+        text=("experiment", "data", "share", "student", "arm", "feedback", "step", "gold"),
+        numbers=("seeds", "prompts", "mean", "low", "high"),
+        optional=("malformed", "truncated", "tokens"),
+    ),
+    "differences.csv": Columns(
+        text=("experiment", "data", "share", "student", "arm", "baseline", "gold", "seed_differences"),
+        numbers=("seeds", "prompts", "difference", "low", "high"),
+    ),
+    "labels.csv": Columns(
+        text=("experiment", "data", "share", "feedback", "against"),
+        numbers=("seeds", "n", "agreement", "low", "high"),
+    ),
+    "label_quality.csv": Columns(
+        text=("experiment", "data", "feedback", "bin"),
+        numbers=("n",),
+        optional=("margin_low", "margin_high", "mean_confidence", "agreement_human", "agreement_gold"),
+    ),
+    "costs.csv": Columns(text=("stage",), numbers=("jobs", "wall_s"), optional=("peak_memory_mb",)),
+}
+DROPS = Columns(text=("subset", "reason"), numbers=("rows",))
+PUBLISHED = Columns(
+    text=(
+        *("id", "paper", "artifact", "data", "student", "teacher"),
+        *("arm", "setting", "gold", "metric", "source", "note"),
+    ),
+    numbers=("value",),
+)
+
+
+def read_result(tables: Path, name: str) -> pd.DataFrame:
+    """Read one table of a ``summarise`` artifact, e.g. ``"rewards.csv"``.
+
+    Raises:
+        ArtifactError: the artifact or the table is missing.
+        DataError: a column is missing or a cell is no number; the message names the row.
+    """
+    return read_table(load(tables).path(name), TABLES[name])
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Read ``published/values.csv``: one printed number of a paper a row, ids unique."""
+    frame = read_table(path, PUBLISHED)
+    twice = frame.loc[frame["id"].duplicated(), "id"]
+    if len(twice):
+        raise DataError(f"id {twice.iloc[0]!r} occurs twice", where=f"{path}, row {twice.index[0] + 2}")
+    return frame
+
+
+def read_table(path: Path, columns: Columns) -> pd.DataFrame:
+    """Read a CSV; text columns as text (empty stays empty), numbers as float64, optional numbers with NaN."""
+    import pandas as pd
+
+    try:
+        raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"not a readable table ({error})", where=path) from error
+    missing = [name for name in columns.all if name not in raw.columns]
+    if missing:
+        raise DataError(
+            f"column {', '.join(missing)} missing",
+            where=path,
+            instead=f"the columns {', '.join(columns.all)}",
+        )
+    for name in (*columns.numbers, *columns.optional):
+        raw[name] = _numbers(raw[name], path, may_be_empty=name in columns.optional)
+    return raw
+
+
+def _numbers(column: pd.Series, path: Path, *, may_be_empty: bool) -> pd.Series:
+    """A text column as float64; a cell that is no finite number stops the run."""
+    import numpy as np
+    import pandas as pd
+
+    empty = column.str.strip().str.lower().isin(["", "nan"])
+    values = pd.to_numeric(column.mask(empty), errors="coerce").astype("float64")
+    wrong = pd.Series(~np.isfinite(values.to_numpy())) & ~(empty & may_be_empty)
+    if wrong.any():
+        row = wrong.to_list().index(True)
+        raise DataError(
+            f"{column.iloc[row]!r} is no number",
+            where=f"{path}, row {row + 2}, column {column.name}",
+            instead="a finite decimal number" + (" or nothing" if may_be_empty else ""),
+        )
+    return values
+
+
+def main_gold(tables: Path, rewards: pd.DataFrame) -> str:
+    """The judge that the experiment declares as its main one; without a declaration, the table's first.
+
+    Raises:
+        DataError: the table has no rows, or none of the declared judge.
+    """
+    if rewards.empty:
+        raise DataError(
+            "the table of rewards has no rows", where=tables, instead="a run with at least one evaluation"
+        )
+    declared = load(tables).spec.get("main_gold")
+    if declared and declared not in set(rewards["gold"]):
+        known = ", ".join(sorted(set(rewards["gold"])))
+        raise DataError(f"no reward by the main judge {declared!r}", where=tables, instead=f"one of {known}")
+    return str(declared or rewards["gold"].iloc[0])
+
+
+def feedback_of(arm: str) -> str:
+    """Feedback source of an arm: ``"weak-sft"`` and ``"weak"`` -> ``"weak"``; un-tuned -> ``""``."""
+    return "" if arm == UNTUNED else arm.removesuffix(SFT_SUFFIX)
+
+
+def is_sft(arm: str) -> bool:
+    """Whether the arm is the student before preference optimisation."""
+    return arm.endswith(SFT_SUFFIX)
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows as named tuples. (Their fields have the types that the table's reader gave them.)"""
+    return iter(frame.itertuples())
+
+
+def rows_where(frame: pd.DataFrame, column: str, test: Callable[[str], bool]) -> pd.DataFrame:
+    """The rows whose cell in ``column`` passes ``test``; an empty table stays a table with its columns."""
+    return frame.iloc[[row for row, cell in enumerate(frame[column]) if test(cell)]]
+
+
+def policy_of(feedback: str) -> str:
+    """Policy of a feedback source: ``"weak-opt-125m"`` -> ``"weak"``; an unknown one is its own."""
+    return next(
+        (policy for policy in POLICIES if feedback == policy or feedback.startswith(f"{policy}-")), feedback
+    )
+
+
+def feedback_order(feedback: str) -> tuple[int, str]:
+    """Sort key of feedback sources."""
+    policy = policy_of(feedback)
+    return (POLICIES.index(policy) if policy in POLICIES else len(POLICIES), feedback)
+
+
+def feedback_label(feedback: str) -> str:
+    """A source's labels in words: ``"weak-opt-125m"`` -> ``"weak labels (from opt-125m)"``."""
+    policy, _, detail = feedback_name(feedback).partition(" ")
+    return f"{policy} labels {detail}".rstrip()
+
+
+def feedback_name(feedback: str) -> str:
+    """A source in words, for tables: ``"weak-opt-125m"`` -> ``"weak (from opt-125m)"``."""
+    policy = policy_of(feedback)
+    detail = feedback.removeprefix(policy).removeprefix("-")
+    return policy + (f" (from {detail})" if detail else "")
+
+
+def weak_minus_human(differences: pd.DataFrame, gold: str) -> pd.DataFrame:
+    """Paper A's question by one judge: rows of a weak arm after DPO against a human arm after DPO."""
+    mine = differences[differences["gold"] == gold]
+    mine = rows_where(mine, "arm", lambda arm: policy_of(arm) == "weak" and not is_sft(arm))
+    return rows_where(mine, "baseline", lambda arm: policy_of(arm) == "human" and not is_sft(arm))
+
+
+def arm_order(arm: str) -> tuple[int, int, tuple[int, str]]:
+    """Sort key of arms: un-tuned first, then SFT only, then after DPO."""
+    return (int(arm != UNTUNED), int(not is_sft(arm)), feedback_order(feedback_of(arm)))
+
+
+def arm_label(arm: str) -> str:
+    """An arm in words: ``"weak-opt-125m-sft"`` -> ``"weak (from opt-125m), SFT only"``."""
+    if arm == UNTUNED:
+        return "un-tuned"
+    return feedback_name(feedback_of(arm)) + (", SFT only" if is_sft(arm) else ", SFT + DPO")
+
+
+def share_label(share: str) -> str:
+    """``"1-of-2"`` -> ``"1/2"``."""
+    return share.replace("-of-", "/")
+
+
+def same_model(name: str) -> str:
+    """Key under which two spellings of a model's name are equal: ``"OPT-1.3B"`` and ``"opt-1.3b"``."""
+    return re.sub(r"[^a-z0-9.]", "", name.lower())
+
+
+def setting_labels(frame: pd.DataFrame, columns: Sequence[str] = ("data", "share", "student")) -> pd.Series:
+    """Per row the names that tell its setting from the table's others; the last column if there is one
+    setting only.
+
+    A column that has one value in the whole table says nothing and is left out.
+    """
+    telling = [name for name in columns if frame[name].nunique() > 1] or [columns[-1]]
+    parts = frame[telling].copy()
+    if "share" in telling:
+        parts["share"] = ["labelled share " + share_label(share) for share in parts["share"]]
+    return parts.apply(" · ".join, axis=1) if len(parts) else parts[telling[0]]
+
+
+def counts(frame: pd.DataFrame) -> str:
+    """``"3 seeds, 300 prompts"``, or ranges where rows differ."""
+    return f"{plural(frame['seeds'], 'seed')}, {plural(frame['prompts'], 'prompt')}"
+
+
+def plural(values: pd.Series, noun: str) -> str:
+    """A count with its noun: one number if all rows have the same, else the range."""
+    low, high = int(values.min()), int(values.max())
+    number = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{number} {noun}{'' if high == 1 else 's'}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, U+2212 for minus, never a negative zero."""
+    rounded = round(value, digits)
+    return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):.{digits}f}"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with U+2212 for minus, never a negative zero."""
+    return signed(value, digits).removeprefix("+")
+
+
+def interval(low: float, high: float, digits: int = 2) -> str:
+    """``"[−0.03, 0.27]"``."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def seed_values(text: str) -> list[float]:
+    """The semicolon list of per-seed differences."""
+    return [float(part) for part in text.split(";") if part.strip()]

@@ -1,0 +1,410 @@
+"""The typed schema of ``config.yaml`` and its presets: every key, its type, its default and what it means.
+
+A key that is not here is refused (scripts/w2s/config.py). Checks of one section stand with it; checks across sections,
+such as names that nothing declares, stand in config.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+COMMIT = r"^[0-9a-f]{40}$"
+SHA256 = r"^[0-9a-f]{64}$"
+SHARE = r"^\d+/\d+$"
+
+
+def _number(value: object) -> object:
+    """YAML reads ``5e-7`` (without a dot) as text: take it for the number that was meant."""
+    if isinstance(value, bool):
+        raise ValueError("a number is expected, not true or false")  # noqa: TRY004 - what pydantic expects
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        return float(value)
+    return value
+
+
+def _whole(value: object) -> object:
+    value = _number(value)
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError("a whole number is expected")
+        return int(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Name = Annotated[str, Field(pattern=NAME)]
+Precision = Literal["float32", "bfloat16", "float16"]
+Step = Literal["sft", "dpo"]
+
+
+def _exactly_one(section: BaseModel, *keys: str) -> None:
+    given = [key for key in keys if getattr(section, key) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"exactly one of the keys {', '.join(keys)} is needed, got {', '.join(given) or 'none'}"
+        )
+
+
+class Section(BaseModel):
+    """A mapping with known keys only."""
+
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: object) -> object:
+        if not isinstance(value, Mapping | cls):
+            raise ValueError(f"a mapping of keys is expected, not {value!r}")  # noqa: TRY004
+        return value
+
+
+class Runtime(Section):
+    """How jobs are executed; never changes a result."""
+
+    launcher: Literal["plain", "worker"] = Field(
+        "plain",
+        description="plain: one new process per job; worker: jobs fork from a process that has the libraries loaded",
+    )
+    needs_gpu: bool = Field(True, description="refuse to start real jobs on a machine without a GPU")
+    threads: Count = Field(1, description="CPU threads of a job that runs a model")
+    micro_batch_size: Count = Field(
+        8, description="most rows (SFT) or pairs (DPO) per device and pass; accumulation is derived"
+    )
+    batch_tokens: Count = Field(16384, description="token budget of a scoring batch, padding counted")
+    generation_batch: Count = Field(64, description="prompts generated at once")
+
+
+class Source(Section):
+    """Something to fetch: a hub data set or model at a pinned revision, or files of a local folder."""
+
+    kind: Literal["dataset", "model", "local"]
+    origin: str = Field(
+        description="hub id, or path of a local folder; ${VARIABLE} is expanded for local ones"
+    )
+    revision: Annotated[str, Field(pattern=COMMIT)] | None = Field(
+        None, description="commit hash; required for hub sources"
+    )
+    files: dict[str, Annotated[str, Field(pattern=SHA256)] | None] = Field(
+        description="file (or, for models, glob pattern) -> sha256, or null where the hub's own digest at the revision is trusted"
+    )
+    licence: str = Field(description="licence of the data or weights")
+    terms: str = Field("", description="what the licence asks of you, in a few words")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Source:
+        if self.kind == "local" and self.revision is not None:
+            raise ValueError("a local source has no revision: pin its files by sha256")
+        return self
+
+
+class Tokenizer(Section):
+    """A tokenizer: from a fetched source, or trained on a corpus."""
+
+    source: Name | None = None
+    pad_token: str | None = Field(None, description="token to pad with, if the tokenizer declares none")
+    corpus: Name | None = None
+    vocabulary: Count = Field(512, description="number of tokens, if trained")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Tokenizer:
+        _exactly_one(self, "source", "corpus")
+        return self
+
+
+class World(Section):
+    """Settings of the demo world's generator (scripts/w2s/world.py)."""
+
+    seed: Whole
+    pairs: Count = Field(description="training pairs")
+    test_prompts: Count = Field(description="held-out prompts")
+
+
+class Corpus(Section):
+    """Unlabelled texts for pre-training: drawn from a world, or the train side of a data set."""
+
+    world: Name | None = None
+    data: Name | None = None
+    texts: Whole = Field(0, description="number of texts; 0 = all of the data set")
+    seed: Whole = 0
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Corpus:
+        _exactly_one(self, "world", "data")
+        if self.world and not self.texts:
+            raise ValueError("texts must be at least 1 for a corpus from a world")
+        return self
+
+
+class DataFile(Section):
+    """One raw file of a data set."""
+
+    source: Name
+    path: str
+    subset: str
+    split: Literal["train", "test"]
+
+
+class Resplit(Section):
+    """Pool all files and draw a new test split."""
+
+    test_share: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
+    seed: Whole
+
+
+class Data(Section):
+    """A data set of comparisons."""
+
+    adapter: Literal["hh", "pairs", "tldr", "world"]
+    files: list[DataFile] = []
+    resplit: Resplit | None = Field(
+        None, description="pool the files and re-split; null keeps the given splits"
+    )
+    world: Name | None = None
+    temperature: Annotated[float, BeforeValidator(_number), Field(ge=0)] | None = Field(
+        None,
+        description="noise of a world's human labels: P(prefer a) = sigmoid(reward gap / temperature); 0 = no noise",
+    )
+    limit: Whole = Field(0, description="keep this many rows of each file only; 0 = all")
+    tokenizer: Name = Field(description="tokenizer of the length filter")
+    max_tokens: Count = Field(
+        512, description="both sequences at most this long, beginning-of-sequence token included"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Data:
+        if self.adapter == "world" and (self.world is None or self.temperature is None):
+            raise ValueError("adapter: world needs the keys world and temperature")
+        if self.adapter != "world" and not self.files:
+            raise ValueError(f"adapter: {self.adapter} needs a list of files")
+        return self
+
+
+class Pretrain(Section):
+    """An OPT-architecture model trained from scratch in the workflow."""
+
+    tokenizer: Name
+    corpus: Name
+    width: Count
+    layers: Count
+    heads: Count
+    feed_forward: Count
+    positions: Count
+    learning_rate: Positive
+    steps: Count
+    batch_size: Count
+    seed: Whole
+    max_tokens: Count
+
+    @model_validator(mode="after")
+    def _divides(self) -> Pretrain:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.max_tokens > self.positions:
+            raise ValueError(f"max_tokens {self.max_tokens} exceeds positions {self.positions}")
+        return self
+
+
+class RewardTraining(Section):
+    """A reward model trained in the workflow on a data set's train side."""
+
+    base: Name
+    data: Name
+    labels: Literal["human", "gold"]
+    learning_rate: Positive
+    epochs: Count
+    batch_size: Count
+    seed: Whole
+    max_tokens: Count
+
+
+class Model(Section):
+    """A base model or a reward model."""
+
+    source: Name | None = Field(None, description="fetched")
+    tokenizer: Name | None = Field(None, description="tokenizer of a fetched model")
+    pretrain: Pretrain | None = Field(None, description="trained from scratch in the workflow")
+    reward: RewardTraining | None = Field(None, description="reward model trained in the workflow")
+    parameters: Count | None = Field(None, description="number of parameters, for resources")
+    positions: Count | None = Field(None, description="longest sequence of a fetched model")
+    pad_token: str | None = Field(
+        None, description="token to pad with, if a fetched model's tokenizer declares none"
+    )
+    precision: Precision = Field("float32", description="precision of training, scoring and generation")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        _exactly_one(self, "source", "pretrain", "reward")
+        if self.source and (self.positions is None or self.parameters is None):
+            raise ValueError("a fetched model needs the keys positions and parameters")
+        return self
+
+
+class Gold(Section):
+    """A judge of generated responses: a reward model, or a world's exact reward."""
+
+    model: Name | None = None
+    fallback_template: Literal["none", "plain", "pair"] = Field(
+        "none",
+        description="for a tokenizer without chat template; plain: the text as it is; pair: prompt and response as two segments",
+    )
+    world: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Gold:
+        _exactly_one(self, "model", "world")
+        return self
+
+
+class Training(Section):
+    """Hyper-parameters of one training step (paper A, Tables 7 and 8)."""
+
+    learning_rate: Positive
+    epochs: Positive = 1
+    batch_size: Count = Field(
+        description="global batch: examples (SFT) or pairs (DPO) per optimiser step, on any number of GPUs"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Whole = 0
+    weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 0.0
+    lora_rank: Whole = Field(0, description="0 = full fine-tuning")
+    lora_alpha: Count = 32
+    lora_dropout: Fraction = 0.1
+    dropout: Fraction = Field(0.0, description="dropout of the network itself")
+
+
+class SFT(Training):
+    """Supervised fine-tuning on preferred responses."""
+
+    loss_on: Literal["completion", "all"] = Field(
+        "completion", description="tokens in the loss: the response's, or the prompt's too"
+    )
+
+
+class DPO(Training):
+    """Direct preference optimisation."""
+
+    beta: Positive
+    loss_type: str = "sigmoid"
+
+
+def _overrides(step: type[Training]) -> type[Section]:
+    """The settings of a step, each of them optional."""
+    fields: dict[str, Any] = {
+        name: (field.rebuild_annotation() | None, None) for name, field in step.model_fields.items()
+    }
+    return create_model(f"{step.__name__}Overrides", __base__=Section, **fields)
+
+
+class PerModel(Section):
+    """Settings of a recipe that differ for one model."""
+
+    sft: _overrides(SFT) | None = None  # type: ignore[valid-type]
+    dpo: _overrides(DPO) | None = None  # type: ignore[valid-type]
+
+
+class Recipe(Section):
+    """How a teacher or a student is tuned."""
+
+    sft: SFT
+    dpo: DPO
+    per_model: dict[Name, PerModel] = Field(
+        {}, description="model -> step -> settings that differ for this model"
+    )
+
+    def step(self, model: str, step: Step) -> SFT | DPO:
+        """The settings of a step for a model, its own overrides applied."""
+        base = self.sft if step == "sft" else self.dpo
+        overrides = getattr(self.per_model.get(model), step, None)
+        if overrides is None:
+            return base
+        return type(base).model_validate({**base.model_dump(), **overrides.model_dump(exclude_unset=True)})
+
+
+class Feedback(Section):
+    """Who says which response is better (scripts/w2s/feedback.py)."""
+
+    policy: Literal["human", "weak", "gold"]
+    teacher: Name | None = Field(None, description="model that labels, for policy weak")
+    recipe: Name | None = Field(None, description="how the teacher is tuned")
+    beta: Positive = Field(0.1, description="scale of the implicit reward, equation 5")
+    tie: Literal["second", "first"] = Field("second", description="who wins a tie")
+
+    @model_validator(mode="after")
+    def _teacher_known(self) -> Feedback:
+        if (self.policy == "weak") != (self.teacher is not None and self.recipe is not None):
+            raise ValueError("policy weak needs the keys teacher and recipe, the other policies have none")
+        return self
+
+
+class Evaluation(Section):
+    """How tuned models are judged."""
+
+    prompts: Count = Field(description="test prompts, the first ones by id")
+    temperature: Positive = 0.7
+    top_p: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Count = 256
+    stop: list[str] = ["\n\nHuman:"]
+    golds: list[Name] = Field(min_length=1, description="judges; the first is the main one")
+    bootstrap: Count = 2000
+
+
+class Experiment(Section):
+    """One table and its figures: a grid of data sets, seeds, students and feedback."""
+
+    data: list[Name] = Field(min_length=1)
+    share: str = Field("1/2", pattern=SHARE, description="labelled share |D_l| / |D|")
+    seeds: list[Whole] = Field(min_length=1)
+    students: list[Name] = Field(min_length=1)
+    feedback: list[Name] = Field(min_length=1)
+    recipe: Name = Field(description="how the students are tuned")
+    steps: list[Step] = Field(["sft", "dpo"], description="which stages of the student are judged")
+    untuned: bool = Field(True, description="judge the students' base models as well")
+    evaluation: Name
+    figure: Literal["figure_2a", "label_noise"] | None = Field(None, description="how its table is drawn")
+
+    @field_validator("share")
+    @classmethod
+    def _share_is_a_share(cls, share: str) -> str:
+        numerator, denominator = map(int, share.split("/"))
+        if not 0 < numerator < denominator:
+            raise ValueError(f"share {share} is not between 0 and 1")
+        return share
+
+
+class Config(Section):
+    """The catalogue (data sets, models, recipes, feedback, judges, experiments) and what to run of it."""
+
+    preset: Name = Field(description="results lie under results/<preset>/")
+    run: list[Name] = Field(min_length=1, description="experiments to run")
+    results: str = "results"
+    resources: str = "resources"
+    runtime: Runtime = Runtime.model_validate({})
+    sources: dict[Name, Source] = {}
+    worlds: dict[Name, World] = {}
+    tokenizers: dict[Name, Tokenizer] = {}
+    corpora: dict[Name, Corpus] = {}
+    data: dict[Name, Data] = {}
+    models: dict[Name, Model] = {}
+    golds: dict[Name, Gold] = {}
+    recipes: dict[Name, Recipe] = {}
+    feedback: dict[Name, Feedback] = {}
+    evaluations: dict[Name, Evaluation] = {}
+    experiments: dict[Name, Experiment] = {}

@@ -1,0 +1,259 @@
+"""The tables of an experiment from its measurements: rewards, differences, costs.
+
+All are functions from tables to tables; ``summarise.py`` reads and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from w2s import statistics
+from w2s.artifact import Artifact, load
+from w2s.errors import ArtifactError, DataError, JoinError
+from w2s.runs import Run, parse_run, share_name
+from w2s.statistics import Bootstrap
+from w2s.tables import check_same_ids, check_unique, named, read_parquet
+
+SETTING = ["data", "share", "student"]
+REWARD_COLUMNS = [
+    "experiment",
+    *SETTING,
+    "arm",
+    "feedback",
+    "step",
+    "gold",
+    "seeds",
+    "prompts",
+    "mean",
+    "low",
+    "high",
+]
+REWARD_COLUMNS += ["malformed", "truncated", "tokens"]
+DIFFERENCE_COLUMNS = ["experiment", *SETTING, "arm", "baseline", "gold", "seeds", "prompts"]
+DIFFERENCE_COLUMNS += ["difference", "low", "high", "seed_differences"]
+COST_COLUMNS = ["stage", "jobs", "wall_s", "peak_memory_mb"]
+UNTUNED = "untuned"
+# data, share, student, gold, arm
+ArmKey = tuple[str, str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rewards of one model in one cell by one judge.
+
+    ``frame`` has the columns id, value and what is known of each response: malformed, truncated, tokens.
+    """
+
+    run: Run
+    data: str
+    share: str
+    seed: int
+    gold: str
+    frame: pd.DataFrame
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+def read_measured(manifest: Path) -> Measured:
+    """Rewards of a ``score_gold`` or ``score_exact`` artifact, with what is known of each response.
+
+    Raises:
+        DataError: the spec does not say what was scored, or a reward is missing.
+    """
+    artifact = load(manifest)
+    missing = [name for name in ("run", "data", "share", "seed", "gold") if name not in artifact.spec]
+    if missing:
+        raise DataError(f"the rewards do not say their {', '.join(missing)}", where=manifest)
+    path = artifact.path("rewards.parquet")
+    frame = read_parquet(path, ["id", "reward"])
+    check_unique(frame["id"], path)
+    wrong = frame.loc[~np.isfinite(frame["reward"].astype(float)), "id"]
+    if len(wrong):
+        raise DataError(f"{len(wrong)} rewards are missing or not finite: {named(wrong)}", where=path)
+    known = [name for name in ("malformed",) if name in frame]
+    frame = frame[["id", "reward", *known]].rename(columns={"reward": "value"})
+    responses = _responses(artifact)
+    if responses is not None:
+        check_same_ids(frame["id"], responses["id"], f"rewards {manifest}", "their generations")
+        frame = frame.merge(responses, on="id", validate="one_to_one")
+    spec = artifact.spec
+    return Measured(
+        parse_run(spec["run"]),
+        spec["data"],
+        share_name(spec["share"]),
+        int(spec["seed"]),
+        spec["gold"],
+        frame,
+    )
+
+
+def _responses(artifact: Artifact) -> pd.DataFrame | None:
+    """Columns id, truncated, tokens of the generations that were scored; None where they are gone."""
+    parent = artifact.manifest["parents"].get("generations")
+    manifest = artifact.folder / parent["path"] if parent else None
+    if manifest is None or not manifest.is_file():
+        return None
+    generations = load(manifest)
+    if generations.digest != parent["digest"]:
+        raise ArtifactError(
+            "the generations are not the ones that were scored", where=manifest, instead="score them again"
+        )
+    frame = read_parquet(generations.path("generations.parquet"), ["id", "tokens", "finished"])
+    return frame[["id", "tokens"]].assign(truncated=(frame["finished"] == "length").astype(float))
+
+
+# -- rewards and differences -------------------------------------------------------------------------------
+
+
+def arms(measured: Sequence[Measured]) -> dict[ArmKey, tuple[Run, pd.DataFrame]]:
+    """All seeds of each arm together: (data, share, student, gold, arm) -> (run, cells with seed, id, value).
+
+    Raises:
+        JoinError: two artifacts claim the same arm, judge and seed, e.g. by two recipes.
+    """
+    found: dict[ArmKey, dict[int, Measured]] = {}
+    for item in measured:
+        seeds = found.setdefault((item.data, item.share, item.run.model, item.gold, item.run.arm), {})
+        other = seeds.setdefault(item.seed, item)
+        if other is not item:
+            raise JoinError(
+                f"two sets of rewards for arm {item.run.arm!r} of {item.run.model}, judge {item.gold}",
+                where=f"{item.data}, share {item.share}, seed {item.seed}; recipes {other.run.recipe!r}, "
+                f"{item.run.recipe!r}",
+                instead="one recipe per experiment",
+            )
+    return {
+        key: (
+            next(iter(seeds.values())).run,
+            pd.concat([seeds[seed].frame.assign(seed=seed) for seed in sorted(seeds)], ignore_index=True),
+        )
+        for key, seeds in found.items()
+    }
+
+
+def rewards_table(
+    experiment: str, measured: Sequence[Measured], main_gold: str, bootstrap: Bootstrap
+) -> pd.DataFrame:
+    """Mean reward of each arm with its interval (paper A, figure 2a), main judge first."""
+    grouped = arms(measured)
+    malformed = _malformed(grouped)
+    rows = []
+    for key in _ordered(grouped, main_gold):
+        data, share, student, gold, arm = key
+        run, cells = grouped[key]
+        found = statistics.bootstrap_mean(cells, bootstrap)
+        identity = [experiment, data, share, student, arm, run.feedback, run.step, gold]
+        told = [
+            malformed.get((data, share, student, arm), np.nan),
+            _mean(cells, "truncated"),
+            _mean(cells, "tokens"),
+        ]
+        rows.append([*identity, found.seeds, found.prompts, found.mean, found.low, found.high, *told])
+    return pd.DataFrame(rows, columns=REWARD_COLUMNS)
+
+
+def differences_table(
+    experiment: str, measured: Sequence[Measured], main_gold: str, reference: str, bootstrap: Bootstrap
+) -> pd.DataFrame:
+    """Each arm minus the reference feedback's of the same step, and minus the un-tuned model; paired."""
+    grouped = arms(measured)
+    rows = []
+    for key in _ordered(grouped, main_gold):
+        *setting, gold, arm = key
+        run, cells = grouped[key]
+        for baseline in _baselines(run, reference):
+            other = grouped.get((*setting, gold, baseline))  # type: ignore[arg-type]
+            if other is None:
+                continue
+            try:
+                found = statistics.paired_difference(
+                    cells[["seed", "id", "value"]],
+                    other[1][["seed", "id", "value"]],
+                    bootstrap,
+                )
+            except JoinError as error:
+                where = f"{', '.join(setting)}: {arm} (left) against {baseline} (right), judge {gold}"
+                raise JoinError(error.what, where=where, instead=error.instead) from error
+            by_seed = ";".join(repr(round(value, 6)) for value in found.seed_means)
+            rows.append(
+                [experiment, *setting, arm, baseline, gold, found.seeds, found.prompts]
+                + [found.mean, found.low, found.high, by_seed]
+            )
+    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+
+
+def _baselines(run: Run, reference: str) -> list[str]:
+    if run.kind == "models":
+        return []
+    same_step = Run("students", run.model, reference, run.recipe, run.step).arm
+    return [baseline for baseline in (same_step, UNTUNED) if baseline != run.arm]
+
+
+def _ordered(grouped: Mapping[ArmKey, Any], main_gold: str) -> list[ArmKey]:
+    """Keys as they were given, but the rows of the main judge first.
+
+    Raises:
+        DataError: there is no reward by the main judge.
+    """
+    golds = {key[3] for key in grouped}
+    if main_gold not in golds:
+        raise DataError(
+            f"no rewards by the main judge {main_gold!r}", instead=f"one of {', '.join(sorted(golds))}"
+        )
+    return sorted(grouped, key=lambda key: key[3] != main_gold)
+
+
+def _malformed(
+    grouped: Mapping[ArmKey, tuple[Run, pd.DataFrame]],
+) -> dict[tuple, float]:
+    """Share of malformed responses by (data, share, student, arm), a fact of the text whoever told it."""
+    return {
+        (data, share, student, arm): _mean(cells, "malformed")
+        for (data, share, student, _, arm), (_, cells) in grouped.items()
+        if "malformed" in cells
+    }
+
+
+def _mean(cells: pd.DataFrame, column: str) -> float:
+    return float(cells[column].astype(float).mean()) if column in cells else float("nan")
+
+
+# -- costs -------------------------------------------------------------------------------------------------
+
+
+def costs_table(manifests: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """Jobs, wall time (s), peak memory (MB) by stage of all artifacts behind ``manifests``, each once.
+
+    Returns:
+        The table, in the order of first need from raw data on, and the paths of parents that are gone.
+    """
+    queue, seen, gone = [path.resolve() for path in manifests], set(), []
+    runs: list[tuple[str, str, float, float]] = []
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        if not path.is_file():
+            gone.append(path.as_posix())
+            continue
+        artifact = load(path)
+        run = artifact.run
+        runs.append(
+            (run["started"], artifact.manifest["stage"], float(run["wall_s"]), float(run["peak_memory_mb"]))
+        )
+        for entry in artifact.manifest["parents"].values():
+            entries = entry if isinstance(entry, list) else [entry]
+            queue.extend((path.parent / parent["path"]).resolve() for parent in entries)
+    frame = pd.DataFrame(sorted(runs), columns=["started", "stage", "wall_s", "peak_memory_mb"])
+    table = frame.groupby("stage", sort=False).agg(
+        jobs=("wall_s", "size"), wall_s=("wall_s", "sum"), peak_memory_mb=("peak_memory_mb", "max")
+    )
+    return table.reset_index()[COST_COLUMNS], sorted(gone)

@@ -1,0 +1,154 @@
+"""Tables by example id: how they are written, read and joined. Contract 1 of the architecture.
+
+An example is unlabelled by construction; a label is a row in a separate file. Every join is checked one to one, so
+that a missing, duplicate or extra id stops the run and is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from w2s.artifact import load, write_atomically
+from w2s.errors import DataError, JoinError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXAMPLE_COLUMNS = [
+    "id",
+    "prompt",
+    "other_prompt",
+    "response_0",
+    "response_1",
+    "subset",
+    "origin_split",
+    "source_row",
+]
+LABEL_COLUMNS = ["id", "label", "margin", "probability", "source"]
+PARTS = ("labelled", "unlabelled", "test")
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write ``frame`` without its index; the file appears whole or not at all."""
+    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write ``frame`` as UTF-8 CSV without its index; floats in the shortest form that reads back the same."""
+    write_atomically(path, lambda temporary: frame.to_csv(temporary, index=False, lineterminator="\n"))
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a table and check that it has ``columns`` (more are allowed).
+
+    Raises:
+        DataError: the file is no parquet file or lacks a column.
+    """
+    import pandas as pd
+    import pyarrow
+
+    try:
+        frame = pd.read_parquet(path)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"not a readable parquet file ({error})", where=path) from error
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise DataError(
+            f"column{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing",
+            where=path,
+            instead=f"a table with the columns {', '.join(columns)}",
+        )
+    return frame
+
+
+def read_examples(manifest: Path) -> pd.DataFrame:
+    """The examples of an ``import_examples`` or ``filter_examples`` artifact, ids checked to be unique."""
+    path = load(manifest).path("examples.parquet")
+    examples = read_parquet(path, EXAMPLE_COLUMNS)
+    check_unique(examples["id"], path)
+    return examples
+
+
+def read_labels(manifest: Path, name: str = "labels.parquet") -> pd.DataFrame:
+    """A label file: one row per id, ``label`` 0 or 1 (the index of the preferred response).
+
+    Raises:
+        DataError: a label is missing or neither 0 nor 1.
+        JoinError: an id occurs twice.
+    """
+    path = load(manifest).path(name)
+    return check_labels(read_parquet(path, LABEL_COLUMNS), path)
+
+
+def check_labels(labels: pd.DataFrame, where: object) -> pd.DataFrame:
+    """Return ``labels`` after checking ids and values (see :func:`read_labels`)."""
+    check_unique(labels["id"], where)
+    wrong = labels[~labels["label"].isin([0, 1])]
+    if len(wrong):
+        row = wrong.iloc[0]
+        label = row["label"].item() if hasattr(row["label"], "item") else row["label"]  # no "np.float64(nan)"
+        raise DataError(
+            f"label {label!r} is neither 0 nor 1 ({len(wrong)} such rows)",
+            where=f"{where}, row {wrong.index[0]}, id {row['id']}",
+            instead="0 or 1: the index of the preferred response",
+        )
+    return labels
+
+
+def check_unique(ids: pd.Series, where: object) -> None:
+    """Raise JoinError, naming them, if an id occurs more than once."""
+    duplicates = ids[ids.duplicated()].unique()
+    if len(duplicates):
+        raise JoinError(f"{len(duplicates)} duplicate ids: {named(duplicates)}", where=where)
+
+
+def join_labels(examples: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Join examples and labels one to one by id, in the order of the examples.
+
+    Raises:
+        JoinError: an id is missing on either side or occurs twice; the message names the first ones.
+    """
+    check_unique(examples["id"], "examples")
+    check_unique(labels["id"], "labels")
+    check_same_ids(examples["id"], labels["id"], "examples", "labels")
+    return examples.merge(labels, on="id", how="left", validate="one_to_one", suffixes=("", "_label"))
+
+
+def check_same_ids(left: Iterable[str], right: Iterable[str], left_name: str, right_name: str) -> None:
+    """Raise JoinError unless both sides have the same set of ids."""
+    left_ids, right_ids = set(left), set(right)
+    only_left, only_right = sorted(left_ids - right_ids), sorted(right_ids - left_ids)
+    problems = []
+    if only_left:
+        problems.append(
+            f"{len(only_left)} ids of {left_name} are missing in {right_name}: {named(only_left)}"
+        )
+    if only_right:
+        problems.append(f"{len(only_right)} ids of {right_name} are not in {left_name}: {named(only_right)}")
+    if problems:
+        raise JoinError("; ".join(problems), instead="tables made from the same examples and the same split")
+
+
+def read_part(examples_manifest: Path, split_manifest: Path, part: str) -> pd.DataFrame:
+    """The examples of one part of a split ("labelled", "unlabelled" or "test"), sorted by id."""
+    if part not in PARTS:
+        raise DataError(f"unknown part {part!r}", instead=f"one of {', '.join(PARTS)}")
+    examples = read_examples(examples_manifest)
+    path = load(split_manifest).path("assignment.parquet")
+    assignment = read_parquet(path, ["id", "part"])
+    check_unique(assignment["id"], path)
+    unknown = sorted(set(assignment["id"]) - set(examples["id"]))
+    if unknown:
+        raise JoinError(
+            f"{len(unknown)} ids of the split are not among the examples: {named(unknown)}", where=path
+        )
+    ids = assignment.loc[assignment["part"] == part, "id"]
+    return examples[examples["id"].isin(ids)].sort_values("id").reset_index(drop=True)
+
+
+def named(ids: Iterable[str], most: int = 3) -> str:
+    """The first few ids, for a message."""
+    listed = list(ids)
+    return ", ".join(map(str, listed[:most])) + (", ..." if len(listed) > most else "")

@@ -1,0 +1,379 @@
+"""The configuration: what is accepted, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from w2s.config import expand_origin, load_config, merge, nearest, read_yaml
+from w2s.errors import ConfigError
+from w2s.schema import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "config.yaml"
+PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+
+
+def load(*overlays: dict[str, Any]) -> Config:
+    raw = read_yaml(BASE)
+    for overlay in overlays:
+        raw = merge(raw, overlay)
+    return load_config(raw, [BASE])
+
+
+def refusal(*overlays: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as error:
+        load(*overlays)
+    return str(error.value)
+
+
+def at(dotted: str, value: Any) -> dict[str, Any]:
+    """``at("a.b", 1)`` -> ``{"a": {"b": 1}}``; a slash instead of the dots where a name holds dots."""
+    keys = dotted.split("/") if "/" in dotted else dotted.split(".")
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS], ids=lambda path: path.stem if path else "config")
+def test_the_shipped_files_load(preset: Path | None) -> None:
+    config = load(read_yaml(preset)) if preset else load()
+    assert config.preset == (preset.stem if preset else "papers")
+    assert set(config.run) <= set(config.experiments)
+
+
+def test_the_paper_s_hyper_parameters() -> None:
+    """Tables 7 and 8 of paper A, as numbers."""
+    recipe = load(read_yaml(ROOT / "presets" / "paper-a.yaml")).recipes["paper-hh"]
+    assert (recipe.sft.learning_rate, recipe.sft.batch_size, recipe.sft.epochs) == (1e-5, 32, 1)
+    assert (recipe.dpo.learning_rate, recipe.dpo.batch_size, recipe.dpo.epochs) == (5e-5, 16, 1)
+    assert (recipe.dpo.beta, recipe.dpo.lora_rank, recipe.dpo.lora_alpha, recipe.dpo.lora_dropout) == (
+        0.1,
+        8,
+        32,
+        0.1,
+    )
+    assert recipe.sft.lora_rank == 0
+    assert recipe.sft.loss_on == "completion"
+
+
+# ------------------------------------------------------------------------------------------------------- unknown keys
+
+UNKNOWN = [
+    ("experimnts", {}, "experiments"),
+    ("runtime.thread", 2, "threads"),
+    ("recipes.paper-hh.dpo.learnig_rate", 1e-5, "learning_rate"),
+    ("recipes.paper-hh.sft.beta", 0.1, "batch_size"),
+    ("evaluations.paper-hh.temprature", 0.7, "temperature"),
+    ("data.hh-helpful.resplit.tset_share", 0.1, "test_share"),
+    ("experiments.a_figure_2a.feedbak", ["human"], "feedback"),
+    ("recipes/paper-hh/per_model/opt-1.3b/dpo/bta", 0.1, "beta"),
+    ("recipes/paper-hh/per_model/opt-1.3b/sfd", {}, "sft"),
+    ("models/opt-1.3b/pretrain/wdith", 8, "width"),
+    ("sources.hh-rlhf.license", "MIT", "licence"),
+    ("feedback.human.polcy", "human", "policy"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "meant"), UNKNOWN, ids=[row[0] for row in UNKNOWN])
+def test_an_unknown_key_is_refused_with_the_nearest_valid_one(key: str, value: Any, meant: str) -> None:
+    lines = refusal(at(key, value)).splitlines()
+    dotted = key.replace("/", ".")
+    assert lines[0] == f"unknown key {dotted.split('.')[-1]!r}"
+    section = dotted.split(".")[0]
+    assert lines[1] == "  where:   " + (f"{BASE}: {dotted}" if section in read_yaml(BASE) else dotted)
+    assert lines[2].startswith("  instead: ")
+    assert meant in lines[2]
+    if meant != "batch_size":  # nothing of SFT is near 'beta'
+        assert lines[2].startswith(f"  instead: {meant} (nearest of: ")
+
+
+def test_an_unknown_key_in_a_list_names_its_place() -> None:
+    files = copy.deepcopy(read_yaml(BASE)["data"]["hh-helpful"]["files"])
+    files[3]["pth"] = files[3].pop("path")
+    text = refusal(at("data.hh-helpful.files", files))
+    assert "unknown key 'pth'" in text
+    assert "data.hh-helpful.files.3.pth" in text
+    assert "instead: path (nearest of: path, source, split, subset)" in text
+
+
+def test_all_problems_are_told_at_once() -> None:
+    text = refusal(at("runtime.thread", 2), at("recipes.paper-hh.dpo.beta", "high"), at("preset", 3))
+    assert "unknown key 'thread'" in text
+    assert "recipes.paper-hh.dpo.beta" in text
+    assert "preset" in text
+
+
+# ---------------------------------------------------------------------------------------- the file that a key is from
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """The base, then a preset that overlays it."""
+    base, preset = tmp_path / "config.yaml", tmp_path / "preset.yaml"
+    base.write_text(BASE.read_text())
+    return [base, preset]
+
+
+def refusal_of_files(files: list[Path]) -> str:
+    raw = merge(read_yaml(files[0]), read_yaml(files[1]))
+    with pytest.raises(ConfigError) as error:
+        load_config(raw, files)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        ("runtime: {thread: 2}", "runtime.thread", "instead: threads"),
+        (
+            "recipes: {paper-hh: {dpo: {beta: high}}}",
+            "recipes.paper-hh.dpo.beta",
+            "a number is expected (got 'high')",
+        ),
+        ("preset: 3", "preset", "a text is expected (got 3)"),
+        ("run: [a_figur_2a]", "run.0", "instead: a_figure_2a"),
+        ("data: {hh-helpful: {max_tokens: 4000}}", "data.hh-helpful.max_tokens", "max_tokens: 2047 or less"),
+    ],
+)
+def test_a_preset_s_mistake_names_the_preset(files: list[Path], text: str, key: str, said: str) -> None:
+    files[1].write_text(text)
+    message = refusal_of_files(files)
+    assert f"{files[1]}: {key}" in message
+    assert f"{files[0]}: {key}" not in message
+    assert said in message
+
+
+def test_a_mistake_of_the_base_names_the_base(files: list[Path]) -> None:
+    files[1].write_text("preset: mine")
+    files[0].write_text(files[0].read_text().replace("test_share: 0.1", "test_share: 1.5"))
+    message = refusal_of_files(files)
+    assert f"{files[0]}: data.hh-helpful.resplit.test_share" in message
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- a\n- b\n", "just text", "\tkey: 1", ""], ids=repr)
+def test_a_file_that_is_no_yaml_mapping_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "preset.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"preset\.yaml"):
+        read_yaml(path)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "preset.yaml"
+    path.write_bytes("preset: größe".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"(?s)not a readable YAML file.*preset\.yaml"):
+        read_yaml(path)
+
+
+# ------------------------------------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize("written", ["5e-7", '"5e-7"', "5.0e-7", "0.0000005", "'5E-07'", ".5e-6", "+5e-7"])
+def test_a_number_is_a_number_however_it_is_written(written: str) -> None:
+    overlay = yaml.safe_load(f"recipes: {{paper-hh: {{dpo: {{learning_rate: {written}}}}}}}")
+    value = load(overlay).recipes["paper-hh"].dpo.learning_rate
+    assert type(value) is float
+    assert value == 5e-7
+
+
+def test_a_number_among_one_model_s_settings_is_a_number() -> None:
+    overlay = yaml.safe_load("recipes: {paper-hh: {per_model: {opt-13b: {dpo: {learning_rate: 5e-7}}}}}")
+    recipe = load(overlay).recipes["paper-hh"]
+    assert recipe.step("opt-13b", "dpo").learning_rate == 5e-7
+    assert recipe.step("opt-1.3b", "dpo").learning_rate == 5e-5
+    assert recipe.step("opt-13b", "dpo").batch_size == 16
+    assert recipe.step("opt-13b", "sft") == recipe.sft
+
+
+def test_whole_numbers_may_be_written_with_an_exponent() -> None:
+    value = load(yaml.safe_load("data: {hh-helpful: {limit: 1e3}}")).data["hh-helpful"].limit
+    assert type(value) is int
+    assert value == 1000
+
+
+WRONG = [
+    ("recipes.paper-hh.dpo.learning_rate", True, "a number is expected, not true or false"),
+    ("recipes.paper-hh.dpo.learning_rate", "fast", "a number is expected (got 'fast')"),
+    ("recipes.paper-hh.dpo.learning_rate", "5e-7x", "a number is expected (got '5e-7x')"),
+    ("recipes.paper-hh.dpo.learning_rate", [1e-5], "a number is expected (got [1e-05])"),
+    ("recipes.paper-hh.dpo.learning_rate", 0, "greater than 0"),
+    ("recipes.paper-hh.dpo.learning_rate", -1e-5, "greater than 0"),
+    ("recipes.paper-hh.dpo.learning_rate", float("inf"), "a finite number is expected"),
+    ("recipes.paper-hh.dpo.learning_rate", float("nan"), "a finite number is expected"),
+    ("recipes.paper-hh.dpo.learning_rate", "inf", "a finite number is expected"),
+    ("recipes.paper-hh.dpo.learning_rate", None, "a number is expected"),
+    ("recipes.paper-hh.sft.batch_size", 32.5, "a whole number is expected"),
+    ("recipes.paper-hh.sft.batch_size", 0, "greater than or equal to 1"),
+    ("recipes.paper-hh.sft.batch_size", False, "a number is expected, not true or false"),
+    ("recipes.paper-hh.sft.loss_on", "prompt", "'completion' or 'all'"),
+    ("recipes.paper-hh.dpo.lora_dropout", 1, "less than 1"),
+    ("recipes.paper-hh.sft", 3, "a mapping of keys is expected, not 3"),
+    ("recipes.paper-hh.sft", None, "a mapping of keys is expected"),
+    ("runtime.needs_gpu", "perhaps", "true or false is expected (got 'perhaps')"),
+    ("runtime.launcher", "fast", "'plain' or 'worker'"),
+    ("experiments.a_figure_2a.seeds", 1, "a list is expected (got 1)"),
+    ("experiments.a_figure_2a.seeds", [], "the list is empty"),
+    ("experiments.a_figure_2a.seeds", ["one"], "a whole number is expected (got 'one')"),
+    ("experiments.a_figure_2a.students", "opt-1.3b", "a list is expected (got 'opt-1.3b')"),
+    ("experiments.a_figure_2a.share", "half", "a fraction, such as 1/2"),
+    ("experiments.a_figure_2a.share", "3/2", "not between 0 and 1"),
+    ("experiments.a_figure_2a.share", 0.5, "a text is expected (got 0.5)"),
+    ("evaluations.paper-hh.golds", [], "the list is empty"),
+    ("sources.hh-rlhf.revision", "main", "a commit hash, 40 hex digits"),
+    ("sources.hh-rlhf.files", {"a.jsonl": "abc"}, "a SHA-256 digest, 64 hex digits"),
+    ("sources", None, "a mapping of keys is expected"),
+    ("preset", "a/b", "a name of letters"),
+    ("run", [], "the list is empty"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), WRONG, ids=[f"{row[0]}={row[1]}" for row in WRONG])
+def test_a_wrong_value_names_file_key_and_what_is_expected(key: str, value: Any, said: str) -> None:
+    text = refusal(at(key, value))
+    assert said in text
+    assert f"{BASE}: {key}" in text
+
+
+def test_a_missing_key_is_named() -> None:
+    raw = read_yaml(BASE)
+    del raw["recipes"]["paper-hh"]["dpo"]["beta"]
+    with pytest.raises(ConfigError, match=r"(?s)key 'beta' is missing.*recipes\.paper-hh\.dpo\.beta"):
+        load_config(raw, [BASE])
+
+
+# ------------------------------------------------------------------------------------------------------ dangling names
+
+DANGLING = [
+    ("run", ["a_figure_2b"], "experiments", "a_figure_2a"),
+    ("experiments.a_figure_2a.students", ["opt-1.3b", "opt-1.4b"], "models", "opt-1.3b"),
+    ("experiments.a_figure_2a.data", ["hh-helful"], "data", "hh-helpful"),
+    ("experiments.a_figure_2a.feedback", ["humans"], "feedback", "human"),
+    ("experiments.a_figure_2a.recipe", "paper-h", "recipes", "paper-hh"),
+    ("experiments.a_figure_2a.evaluation", "paper", "evaluations", "paper-hh"),
+    ("evaluations.paper-hh.golds", ["mistral"], "golds", "mistral-unified-feedback"),
+    ("golds.mistral-unified-feedback.model", "gold-mistral", "models", "gold-mistral-7b"),
+    ("feedback.weak-opt-125m.teacher", "opt-126m", "models", "opt-125m"),
+    ("feedback.weak-opt-125m.recipe", "paper-tldr", "recipes", "paper-hh"),
+    ("tokenizers.opt.source", "opt-125", "sources", "opt-125m"),
+    ("data.hh-helpful.tokenizer", "optt", "tokenizers", "opt"),
+    ("models/opt-13b/source", "opt-13", "sources", "opt-13b"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "section", "meant"), DANGLING, ids=[row[0] for row in DANGLING])
+def test_a_name_that_nothing_declares_is_refused(key: str, value: Any, section: str, meant: str) -> None:
+    text = refusal(at(key, value))
+    assert f"is not declared under {section}" in text
+    assert f"instead: {meant} (nearest of: " in text
+    assert f"{BASE}: {key.replace('/', '.')}" in text
+
+
+def test_settings_for_an_unknown_model_are_refused() -> None:
+    text = refusal(at("recipes/paper-hh/per_model/opt-1.2b/sft/epochs", 2))
+    assert "'opt-1.2b' is not declared under models" in text
+    assert "recipes.paper-hh.per_model.opt-1.2b" in text
+
+
+def test_a_source_named_by_a_data_file_is_looked_up() -> None:
+    files = copy.deepcopy(read_yaml(BASE)["data"]["hh-helpful"]["files"])
+    files[2]["source"] = "hh-rlfh"
+    text = refusal(at("data.hh-helpful.files", files))
+    assert "'hh-rlfh' is not declared under sources" in text
+    assert "data.hh-helpful.files.2.source" in text
+
+
+def test_nearest_without_a_near_one_lists_all() -> None:
+    assert nearest("zzz", ["human", "weak"]) == "one of: human, weak"
+    assert nearest("zzz", []) == "one of: (none is declared)"
+
+
+# ----------------------------------------------------------------------------------------------- impossible combinations
+
+DEMO = read_yaml(ROOT / "presets" / "demo.yaml")
+IMPOSSIBLE = [
+    ({}, at("feedback.gold", {"policy": "gold"}), at("experiments.a_figure_2a.feedback", ["human", "gold"]),
+     "'hh-helpful' is no world and has none"),
+    (DEMO, at("evaluations.demo.golds", ["exact"]), at("experiments.a_figure_2a.data", ["hh-helpful"]),
+     "judge 'exact' knows world 'demo', but data set 'hh-helpful' is not of that world"),
+    ({}, at("data.hh-helpful.max_tokens", 2048), {}, "sequences of up to 2049 tokens (end-of-sequence token included) do not fit"),
+    (DEMO, at("experiments.a_figure_2a.students", ["demo-gold"]), {}, "'demo-gold' is a reward model"),
+    ({}, at("experiments.a_figure_2a.seeds", [22, 22]), {}, "a seed occurs twice"),
+    ({}, at("feedback", {"teacher-1": {"policy": "human"}}), {}, "tables and figures read the policy from its name"),
+    ({}, at("feedback.human.policy", "gold"), {}, "teachers learn from feedback 'human'"),
+    ({}, at("feedback.human", {"teacher": "opt-125m", "recipe": "paper-hh"}), {}, "policy weak needs the keys teacher and recipe"),
+    ({}, at("feedback.weak-opt-125m.teacher", None), {}, "policy weak needs the keys teacher and recipe"),
+    ({}, at("tokenizers.opt.corpus", "x"), {}, "exactly one of the keys source, corpus is needed, got source, corpus"),
+    ({}, at("models/opt-13b/source", None), {}, "exactly one of the keys source, pretrain, reward is needed, got none"),
+    ({}, at("models/opt-13b/positions", None), {}, "a fetched model needs the keys positions and parameters"),
+    ({}, at("data.hh-helpful.adapter", "world"), {}, "adapter: world needs the keys world and temperature"),
+    ({}, at("data.hh-helpful.files", []), {}, "adapter: hh needs a list of files"),
+    (DEMO, at("models.demo-s.pretrain.width", 66), {}, "width 66 is not a multiple of heads 4"),
+    (DEMO, at("models.demo-s.pretrain.max_tokens", 500), {}, "max_tokens 500 exceeds positions 128"),
+    (DEMO, at("corpora.demo.texts", 0), {}, "texts must be at least 1"),
+    ({}, at("sources.hh-rlhf.kind", "local"), {}, "a local source has no revision"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("preset", "one", "two", "said"), IMPOSSIBLE, ids=[row[3] for row in IMPOSSIBLE])
+def test_an_impossible_combination_is_refused(preset: dict, one: dict, two: dict, said: str) -> None:
+    text = refusal(preset, one, two)
+    assert said in text
+    assert "  where:   " in text
+
+
+def test_a_sequence_that_just_fits_is_accepted() -> None:
+    assert load(at("data.hh-helpful.max_tokens", 2047)).data["hh-helpful"].max_tokens == 2047
+
+
+# ---------------------------------------------------------------------------------------------------- merge and origins
+
+
+@pytest.mark.parametrize(
+    ("base", "overlay"),
+    [
+        ({"a": 1}, {"b": 2}),
+        ({"a": {"b": 1, "c": {"d": 2}}}, {"a": {"c": {"e": 3}}}),
+        ({"a": {"b": 1}}, {"a": 2}),
+        ({"a": 2}, {"a": {"b": 1}}),
+        ({"a": [1, 2]}, {"a": [3]}),
+        ({"a": {"b": 1}}, {"a": {}}),
+        ({"a": {"b": 1}}, {"a": None}),
+        ({"a": None}, {"a": {"b": 1}}),
+        ({}, {"a": {"b": {}}}),
+        *[(read_yaml(BASE), read_yaml(preset)) for preset in PRESETS],
+    ],
+)
+def test_merge_is_snakemake_s_own(base: dict, overlay: dict) -> None:
+    from snakemake.utils import update_config
+
+    theirs = copy.deepcopy(base)
+    update_config(theirs, copy.deepcopy(overlay))
+    untouched = copy.deepcopy(base)
+    assert merge(base, overlay) == theirs
+    assert base == untouched
+
+
+def test_origins_with_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W2S_TEST_DATA", "/data/hh")
+    assert expand_origin("${W2S_TEST_DATA}/base", "hh") == "/data/hh/base"
+    assert expand_origin("/plain", "hh") == "/plain"
+    for unset in (None, ""):
+        if unset is None:
+            monkeypatch.delenv("W2S_TEST_DATA")
+        else:
+            monkeypatch.setenv("W2S_TEST_DATA", unset)
+        with pytest.raises(
+            ConfigError, match="(?s)W2S_TEST_DATA is not set.*sources.hh.origin.*export W2S_TEST_DATA="
+        ):
+            expand_origin("${W2S_TEST_DATA}/base", "hh")
+
+
+def test_a_feedback_is_named_after_its_policy() -> None:
+    raw = merge(read_yaml(ROOT / "config.yaml"), {"feedback": {"crowd": {"policy": "human"}}})
+    with pytest.raises(ConfigError, match=r"feedback 'crowd' follows policy 'human'") as caught:
+        load_config(raw)
+    assert "human-crowd" in str(caught.value)

@@ -1,0 +1,247 @@
+"""What an edit reruns: exactly what it changes, and nothing for what changes nothing. Contract 4 of the architecture.
+
+A table of edits in a finished run; after each, a dry run tells the rules that would run, and the edit is taken back.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import FinishedRun, Workflow
+
+# One worker of pytest-xdist for all tests on the finished run, which is made once.
+
+TABLES = {"summarise", "plot_figure_2a", "report"}
+JUDGED = {"generate", "score_gold"} | TABLES
+STUDENTS = {"train_student_sft", "train_student_dpo", "score_responses"} | JUDGED
+LABELS = {"label_examples"} | STUDENTS
+TEACHERS = {"train_teacher_sft", "train_teacher_dpo"} | LABELS
+SPLIT = {"split_examples"} | TEACHERS
+FILTERED = {"filter_examples", "plot_drops"} | SPLIT
+IMPORTED = {"import_examples"} | FILTERED
+EVERYTHING = {"fetch", "import_tokenizer", "import_model"} | IMPORTED
+
+
+def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    """An edit of one file."""
+
+    def edit(folder: Path) -> None:
+        path = folder / name
+        text = path.read_text()
+        assert text.count(old) >= 1, f"{old!r} is not in {name}"
+        path.write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def append(name: str, text: str) -> Callable[[Path], None]:
+    """An edit at the end of a file: a statement where a helper's meaning is to change."""
+
+    def edit(folder: Path) -> None:
+        with (folder / name).open("a") as stream:
+            stream.write(text)
+
+    return edit
+
+
+def meaning(name: str) -> Callable[[Path], None]:
+    """Change what a source means, whatever is in it."""
+    return append(f"scripts/{name}.py", "\nADDED_BY_A_TEST = 1\n")
+
+
+def setting(text: str) -> Callable[[Path], None]:
+    """Change the configuration: the overlay of the run is followed by another that says ``text``."""
+
+    def edit(folder: Path) -> None:
+        with (folder / "overlay.yaml").open("a") as stream:
+            stream.write(text + "\n")
+
+    return edit
+
+
+def touch_everything(folder: Path) -> None:
+    """What a fresh checkout does: every source is as new as now."""
+    for path in sources(folder):
+        os.utime(path)
+
+
+def reformat_everything(folder: Path) -> None:
+    """Every script as the syntax tree prints it: other breaks, quotes and brackets, no comment left."""
+    for path in sources(folder):
+        if path.suffix == ".py":
+            path.write_text(ast.unparse(ast.parse(path.read_text())))
+
+
+def comment_everything(folder: Path) -> None:
+    """A comment in every script, every rule file and every configuration file."""
+    for path in sources(folder):
+        if path.suffix in (".py", ".smk", ".yaml") or path.name == "Snakefile":
+            path.write_text(path.read_text() + "\n# a comment\n")
+
+
+def sources(folder: Path) -> list[Path]:
+    """The files of the repository."""
+    parts = (
+        "Snakefile",
+        "config.yaml",
+        "overlay.yaml",
+        "rules",
+        "scripts",
+        "presets",
+        "published",
+        "report",
+        "containers",
+    )
+    found = []
+    for part in parts:
+        path = folder / part
+        found += [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return [path for path in found if "__pycache__" not in path.parts]
+
+
+EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
+    # nothing changes
+    "touch every source": (touch_everything, set()),
+    "reformat every script": (reformat_everything, set()),
+    "comment every source": (comment_everything, set()),
+    "a docstring": (replace("scripts/w2s/tables.py", '"""', '"""Other words. '), set()),
+    "execution settings": (
+        setting(
+            "runtime: {needs_gpu: false, threads: 2, micro_batch_size: 4, batch_tokens: 99, generation_batch: 3}"
+        ),
+        set(),
+    ),
+    "an entry that nothing uses": (setting("feedback: {human-other: {policy: human}}"), set()),
+    "a number written otherwise": (
+        replace("config.yaml", "learning_rate: 5.0e-5", "learning_rate: 0.00005"),
+        set(),
+    ),
+    "a module that only training scripts with reward models import": (meaning("pretrain_model"), set()),
+    # sources
+    "statistics": (meaning("w2s/statistics"), TABLES),
+    "plotting": (meaning("w2s/plotting"), {"plot_figure_2a", "plot_drops", "report"}),
+    "the report": (meaning("report"), {"report"}),
+    "the page's template": (append("report/template.html", "<!-- changed -->\n"), {"report"}),
+    "published values": (append("published/values.csv", "\n"), {"plot_figure_2a", "report"}),
+    "gold scoring": (meaning("w2s/rewards"), {"score_gold"} | TABLES),
+    "generation": (meaning("w2s/generation"), JUDGED),
+    "feedback": (meaning("w2s/feedback"), LABELS | {"train_teacher_sft", "train_teacher_dpo"}),
+    "DPO": (meaning("w2s/dpo"), {"train_teacher_dpo"} | LABELS),
+    "a single script": (meaning("train_student_sft"), STUDENTS),
+    "the adapters": (meaning("w2s/adapters"), IMPORTED),
+    "the errors, which all import": (meaning("w2s/errors"), EVERYTHING),
+    # settings
+    "bootstrap draws": (setting("evaluations: {paper-hh: {bootstrap: 999}}"), TABLES),
+    "temperature": (setting("evaluations: {paper-hh: {temperature: 0.8}}"), JUDGED),
+    "beta of the feedback": (setting("feedback: {weak-opt-125m: {beta: 0.5}}"), LABELS),
+    "learning rate and beta of DPO exchanged": (
+        setting("recipes: {paper-hh: {dpo: {learning_rate: 0.1, beta: 5.0e-5}}}"),
+        {"train_teacher_dpo"} | LABELS,
+    ),
+    "longest sequence": (setting("data: {hh-helpful: {max_tokens: 500}}"), FILTERED),
+    "seed of the new test split": (setting("data: {hh-helpful: {resplit: {seed: 23}}}"), IMPORTED),
+    "one student's learning rate": (
+        setting("recipes: {paper-hh: {per_model: {opt-13b: {sft: {learning_rate: 5e-6}}}}}"),
+        STUDENTS,
+    ),
+    "another seed": (setting("experiments: {a_figure_2a: {seeds: [23]}}"), SPLIT),
+}
+
+
+@contextmanager
+def edited(workflow: Workflow, edit: Callable[[Path], None]) -> Iterator[None]:
+    """The workflow after an edit; all sources are put back afterwards, with new dates."""
+    kept = {path: path.read_bytes() for path in sources(workflow.folder)}
+    try:
+        edit(workflow.folder)
+        yield
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_reruns_exactly_what_it_changes(finished: FinishedRun, name: str) -> None:
+    edit, expected = EDITS[name]
+    with edited(finished.workflow, edit):
+        assert set(finished.workflow.planned()) == expected
+
+
+def test_relabelling_reruns_the_weak_arms_only(finished: FinishedRun) -> None:
+    """Another beta of the implicit reward: one label file, its four students; no teacher, no human arm."""
+    with edited(finished.workflow, setting("feedback: {weak-opt-125m: {beta: 0.5}}")):
+        planned = finished.workflow.planned()
+    assert planned["label_examples"] == 1
+    assert planned["train_student_sft"] == planned["train_student_dpo"] == planned["score_responses"] == 4
+    assert planned["generate"] == planned["score_gold"] == 8
+
+
+def test_one_student_s_setting_reruns_that_student_only(finished: FinishedRun) -> None:
+    with edited(finished.workflow, EDITS["one student's learning rate"][0]):
+        planned = finished.workflow.planned()
+    assert planned["train_student_sft"] == planned["train_student_dpo"] == planned["score_responses"] == 2
+    assert planned["generate"] == planned["score_gold"] == 4
+
+
+def test_another_seed_shares_what_does_not_depend_on_it(finished: FinishedRun) -> None:
+    with edited(finished.workflow, setting("experiments: {a_figure_2a: {seeds: [22, 23]}}")):
+        planned = finished.workflow.planned()
+    assert set(planned) == SPLIT
+    assert planned["split_examples"] == planned["train_teacher_sft"] == 1
+    assert planned["generate"] == 20
+
+
+@pytest.fixture
+def copied(finished: FinishedRun, tmp_path: Path) -> Workflow:
+    """The finished run copied elsewhere, every date new."""
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(finished.workflow.folder, folder, copy_function=shutil.copyfile)
+    return dataclasses.replace(finished.workflow, folder=folder)
+
+
+def test_a_copy_elsewhere_has_nothing_to_do(copied: Workflow) -> None:
+    assert copied.planned() == {}
+
+
+def test_results_without_the_engine_s_records_are_kept(finished: FinishedRun, tmp_path: Path) -> None:
+    """Only dates are left to judge by: a copy that keeps them (``cp -a``, rsync, tar) reruns nothing."""
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(finished.workflow.folder, folder, ignore=shutil.ignore_patterns(".snakemake"))
+    for path in sources(folder):
+        os.utime(path, (1, 1))
+    assert dataclasses.replace(finished.workflow, folder=folder).planned() == {}
+
+
+def test_a_stage_that_makes_the_same_again_reruns_nothing_below_it(copied: Workflow) -> None:
+    """Early cutoff: the filter is rewritten to the same effect, run again, and no training is planned after it."""
+    meaning("filter_examples")(copied.folder)
+    manifest = "results/paper-a/filtered/hh-helpful/manifest.json"
+    before = (copied.folder / manifest).read_bytes()
+    assert "filter_examples" in copied.planned()
+    copied.run(manifest)
+    assert (copied.folder / manifest).read_bytes() == before
+    assert copied.planned() == {}
+
+
+def test_an_artifact_that_was_cleaned_away_is_made_again_only_when_needed(copied: Workflow) -> None:
+    """Space can be freed: what was made of a lost artifact stays, and making it again gives the same manifest."""
+    manifest = (
+        copied.folder
+        / "results/paper-a/labels/hh-helpful/1-of-2/seed-22/unlabelled/weak-opt-125m/manifest.json"
+    )
+    before = manifest.read_bytes()
+    shutil.rmtree(manifest.parent)
+    assert copied.planned() == {}
+    copied.run(str(manifest.relative_to(copied.folder)))
+    assert manifest.read_bytes() == before
+    assert copied.planned() == {}
