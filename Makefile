@@ -70,6 +70,10 @@ test: lint ## everything: linters, unit tests, workflow tests, the demo end to e
 docs: $(VENV)/installed-dev ## write docs/stages and docs/configuration.md anew
 	$(BIN)/python scripts/make_docs.py
 
+.PHONY: images
+images: ## build both container images: make images [BASE=auto|vendor|distribution]; docs/containers.md
+	@containers/build.sh
+
 .PHONY: lock
 lock: ## resolve envs/*.in anew (needs uv)
 	bash envs/lock.sh
