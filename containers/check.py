@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import cache_from_source
 from pathlib import Path
 
 ENVIRONMENT = Path("/opt/env")
@@ -65,7 +66,7 @@ def imports_that_fail(names: tuple[str, ...]) -> list[str]:
             continue
         if not str(module.__file__).startswith(str(ENVIRONMENT)):
             found.append(f"{name} comes from {module.__file__}")
-        elif not Path(str(module.__cached__)).exists():
+        elif not Path(cache_from_source(str(module.__file__))).exists():
             found.append(f"{name} is not byte-compiled, and the image is read-only")
     return found
 
