@@ -15,9 +15,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from w2s.errors import W2SError
+from w2s import interruption
+from w2s.errors import Interrupted, W2SError
 
 EXIT_WRONG_INPUT = 2
+EXIT_NO_MEMORY = 1
+# What libraries say in a plain RuntimeError when an allocation fails: torch on a CPU, CUDA outside torch's allocator.
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+NO_GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+ADVICE = {
+    interruption.OUT_OF_MEMORY: "more memory: the workflow's next attempt asks for it; by hand, mem_mb in the catalogue",
+    interruption.GPU_OUT_OF_MEMORY: (
+        "smaller micro batches: the workflow's next attempt halves them; by hand, --micro-batch-size where there is one"
+    ),
+}
 
 
 class StageParser:
@@ -111,21 +122,47 @@ def _json(text: str, kind: type, name: str) -> Any:
 def run(main: Callable[[], int | None]) -> None:
     """Run a stage's ``main`` and leave the process with its exit code.
 
-    An error of ours is printed as it is, without a traceback; anything else keeps its traceback, for it is a bug.
+    An error of ours is printed as it is, without a traceback, and so is a want of memory; anything else keeps its
+    traceback, for it is a bug. SIGTERM ends the stage with :data:`w2s.interruption.EXIT_AGAIN`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     # Library chatter (HTTP requests, telemetry) has no place in a log that people read for the numbers.
     for noisy in ("httpx", "urllib3", "filelock", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        code = main() or 0
+        with interruption.listen():
+            code = main() or 0
+    except Interrupted as error:
+        print(f"interrupted: {error}", file=sys.stderr, flush=True)
+        code = interruption.EXIT_AGAIN
     except W2SError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = EXIT_WRONG_INPUT
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:
+        outcome = memory_outcome(error)
+        if outcome is None:
+            raise
+        code = _without_memory(error, outcome)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _without_memory(error: Exception, outcome: str) -> int:
+    """Say that memory was wanting, to people and to launch.py; returns the exit code."""
+    interruption.leave_word(outcome)
+    what = (str(error).strip() or type(error).__name__).splitlines()[0]
+    print(f"error: {W2SError(f'{outcome}: {what}', instead=ADVICE[outcome])}", file=sys.stderr, flush=True)
+    return EXIT_NO_MEMORY
+
+
+def memory_outcome(error: BaseException) -> str | None:
+    """Which memory was wanting when ``error`` was raised, as one of the outcomes of an attempt; None if none was."""
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or any(sign in text for sign in NO_GPU_MEMORY):
+        return interruption.GPU_OUT_OF_MEMORY
+    return interruption.OUT_OF_MEMORY if isinstance(error, MemoryError) or NO_MEMORY in text else None
 
 
 def threads() -> int:

@@ -45,3 +45,7 @@ class ArtifactError(W2SError):
 
 class EnvironmentProblem(W2SError):
     """The machine lacks something that the stage needs."""
+
+
+class Interrupted(W2SError):
+    """The stage was asked to stop. What it had is saved; the same command continues."""

@@ -9,6 +9,7 @@ from w2s import compat  # noqa: F401  (before transformers and trl)
 
 # isort: split
 import argparse
+import json
 import logging
 import math
 import os
@@ -33,9 +34,9 @@ from transformers.utils import logging as library_logging
 from trl import DPOTrainer, RewardTrainer, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from w2s import checkpoints, cli
+from w2s import checkpoints, cli, interruption
 from w2s.artifact import Parents
-from w2s.errors import ConfigError, DataError, EnvironmentProblem
+from w2s.errors import ConfigError, DataError, EnvironmentProblem, Interrupted
 from w2s.scoring import head_only_at, log_probs
 from w2s.tables import write_csv
 from w2s.training import history_interval, save_interval
@@ -50,26 +51,57 @@ DPO_METRICS = (
     "logps/chosen",
     "logps/rejected",
 )
+# File of a checkpoint: what was summed up since the last row of the history.
+INTERVAL = "interval.json"
 SECONDS_BETWEEN_LINES = 10.0
 logger = logging.getLogger(__name__)
 library_logging.disable_progress_bar()
+# Of several processes on CPUs each continues its optimiser on "cpu:<rank>", a place that torch knows only when told.
+torch.serialization.register_package(
+    100, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+)
 
 
 class Resumable:
-    """Mixin of trainers: a checkpoint is sealed once all of it is written, and no model card is made."""
+    """Mixin of trainers: a checkpoint is sealed once all of it is written, and no model card is made.
+
+    The library's checkpoints lack what was summed up since the last row of the history, which an interruption at any
+    step would lose: it is added.
+    """
 
     args: Any
     state: Any
     accelerator: Any
+    _tr_loss: torch.Tensor
+    _globalstep_last_logged: int
 
     def create_model_card(self, *args: object, **settings: object) -> None:
         """Checkpoints are read by this workflow only."""
 
     def _save_checkpoint(self, model: object, trial: object) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        folder = Path(self.args.output_dir) / f"{checkpoints.PREFIX}{self.state.global_step}"
+        losses = self.accelerator.gather(self._tr_loss.reshape(1)).tolist()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            checkpoints.seal(Path(self.args.output_dir) / f"{checkpoints.PREFIX}{self.state.global_step}")
+            content = {"since": self._globalstep_last_logged, "losses": losses, "metrics": self._sums()}
+            (folder / INTERVAL).write_text(json.dumps(content), encoding="utf-8")
+            checkpoints.seal(folder)
+
+    def restore_interval(self, checkpoint: Path) -> None:
+        """Continue the sums of ``checkpoint``: each process its own, or the mean if there were more or fewer."""
+        content = json.loads((checkpoint / INTERVAL).read_text(encoding="utf-8"))
+        losses, process = content["losses"], self.accelerator.process_index
+        same = len(losses) == self.accelerator.num_processes
+        self._tr_loss.fill_(losses[process] if same else sum(losses) / len(losses))
+        self._globalstep_last_logged = content["since"]
+        sums = self._sums()
+        for name, values in content["metrics"].items():
+            sums[name] = values
+
+    def _sums(self) -> dict[str, list[float]]:
+        """TRL's metrics by step; the same in all processes. transformers' own trainer has none."""
+        return getattr(self, "_metrics", {"train": {}})["train"]
 
 
 class SFT(Resumable, SFTTrainer):
@@ -145,8 +177,20 @@ class LanguageModel(Resumable, Trainer):
     """Training of a language model from scratch."""
 
 
+class Continue(TrainerCallback):
+    """Gives a continued training the sums of its checkpoint, once the trainer has set its own to zero."""
+
+    def __init__(self, trainer: Any, checkpoint: Path) -> None:
+        self.trainer = trainer
+        self.checkpoint = checkpoint
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: object) -> None:
+        """Called just before the first step."""
+        self.trainer.restore_interval(self.checkpoint)
+
+
 class Watch(TrainerCallback):
-    """Progress lines at a human pace, an end to diverged trainings, no checkpoint after the last step."""
+    """Progress lines at a human pace, an end to diverged or interrupted trainings, no checkpoint after the last step."""
 
     def __init__(self, first_loss: float | None) -> None:
         self.first_loss = first_loss
@@ -159,9 +203,11 @@ class Watch(TrainerCallback):
             self.began_at = (state.global_step, time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: object) -> None:
-        """The artifact follows the last step at once: no checkpoint is needed there."""
+        """Save and stop if asked to. The artifact follows the last step at once: no checkpoint is needed there."""
         if state.global_step >= state.max_steps:
             control.should_save = False
+        elif asked_to_stop(args.device):
+            control.should_save = control.should_training_stop = True
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: object
@@ -190,6 +236,15 @@ class Watch(TrainerCallback):
                 rate,
                 left,
             )
+
+
+def asked_to_stop(device: torch.device) -> bool:
+    """Whether any process was asked to stop. All call it after each step, so that all stop after the same one."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return interruption.requested()
+    flag = torch.tensor(float(interruption.requested()), device=device)
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())
 
 
 def check_first_loss(loss: float, expected: float, half_precision: bool) -> None:
@@ -318,7 +373,14 @@ def check_sharding(trainer: Trainer) -> None:
 
 
 def train(trainer: Trainer, state: Path) -> int:
-    """Train, from the newest whole checkpoint in ``state`` if there is one. Returns the step it began at."""
+    """Train, from the newest whole checkpoint in ``state`` if there is one. Returns the step it began at.
+
+    From here to the end of the stage SIGTERM raises nothing: the training stops after the step that it is in and saves;
+    after its last step the model is what is worth saving, and the stage goes on to its end.
+
+    Raises:
+        Interrupted: it stopped before its last step, and has saved.
+    """
     found: list[Path | None] = [None]
     if trainer.is_world_process_zero():
         found = [checkpoints.newest_whole(state)]
@@ -326,7 +388,16 @@ def train(trainer: Trainer, state: Path) -> int:
     checkpoint = found[0]
     if checkpoint is not None:
         logger.info("continuing from %s", checkpoint)
+        trainer.add_callback(Continue(trainer, checkpoint))
+    interruption.defer()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    done, steps = trainer.state.global_step, trainer.state.max_steps
+    if done < steps:
+        raise Interrupted(
+            f"asked to stop (SIGTERM): saved at step {done} of {steps}",
+            where=state,
+            instead="the same command again: it continues",
+        )
     return 0 if checkpoint is None else checkpoints.step_of(checkpoint)
 
 

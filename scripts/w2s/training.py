@@ -189,7 +189,7 @@ def history_interval(steps: int) -> int:
 def save_interval(save_steps: int, steps: int) -> int:
     """Steps between two checkpoints, 0 for none: ``save_steps`` rounded up to whole history intervals.
 
-    A row of the history is a mean over its interval; a checkpoint in the middle of one would cut it.
+    A row of the history is a mean over its interval, and at its end there is nothing left to keep for the next.
     """
     interval = history_interval(steps)
     rounded = -(-save_steps // interval) * interval
