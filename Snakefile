@@ -42,6 +42,7 @@ rule splits:
         [PLAN.manifest("splits", cell_path(cell)) for name in CONFIG.run for cell in PLAN.cells(name)],
 
 
-rule sources:
+# All that the targets need from outside, verified. After it no job needs a network.
+rule prefetch:
     input:
         [PLAN.source(name) for name in PLAN.needed_sources()],

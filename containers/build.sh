@@ -79,7 +79,7 @@ else
   [ -n "$mirror" ] || fail "no mirror of Debian is known: this machine is no Debian, or its apt has no lists yet" \
     "instead: MIRROR=<address of a Debian mirror>, or 'apt-get update' on Debian"
   foundation=distribution:debian-bookworm
-  arguments=(BOOTSTRAP=debootstrap MIRROR="$mirror")
+  arguments=(BOOTSTRAP=debootstrap FROM=none MIRROR="$mirror") # FROM=none: no vendor among the labels
 fi
 
 lock_of() { [ "$1" = ml ] && echo "$ml_lock" || echo light; }

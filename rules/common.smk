@@ -1,7 +1,5 @@
 # What all rules share: the validated configuration, the plan drawn from it, and how a stage is started.
 
-import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -11,10 +9,15 @@ from snakemake.shell import shell as shell_command
 BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "scripts"))
 
-from w2s.config import load_config, read_yaml
+from w2s import sources
+from w2s.allocation import import_mb, site, stage_minutes, stage_need
+from w2s.config import load_config
+from w2s.deployment import enter_containers, shell_prefix
 from w2s.errors import W2SError
 from w2s.fingerprint import fingerprint
+from w2s.images import check_image, read_images
 from w2s.plan import Plan, alternatives, cell_path, flags, has_gpu
+from w2s.slurm import refuse_beside_orphans
 
 # The files in the order of the merge: Snakemake lists those of the command line, which win, first.
 OVERLAYS = list(workflow.overwrite_configfiles)
@@ -23,13 +26,15 @@ CONFIG_FILES = [file for file in workflow.configfiles if file not in OVERLAYS] +
 try:
     CONFIG = load_config(config, CONFIG_FILES)
     PLAN = Plan(CONFIG)
+    IMAGES = read_images(BASE)
 except W2SError as error:
     raise WorkflowError(f"configuration refused, nothing was started\n{error}") from None
 
-IMAGES = {kind: str(BASE / image) for kind, image in read_yaml(BASE / "containers" / "images.yaml").items()}
 RUNTIME = CONFIG.runtime
 ROOT = PLAN.root
 CELL = "{data}/{share}/seed-{seed}"
+# Resources of a rule that runs no model: one core, minutes.
+LIGHT = site(CONFIG, 0) | {"mem_mb": 4000, "runtime": 30}
 
 
 wildcard_constraints:
@@ -53,24 +58,24 @@ def code(name):
     return fingerprint(BASE / "scripts" / f"{name}.py")
 
 
-def python_function():
-    """The shell's `python`: this environment's interpreter, scripts looked up beside the Snakefile.
+def model_job(stage):
+    """Resources of a rule that runs a model, as functions of its wildcards (scripts/w2s/allocation.py)."""
 
-    In the worker mode a script is forked from a process that has the model libraries loaded (scripts/w2s/worker.py).
-    Kept out of the rules' text, so that moving an environment changes no rule.
-    """
-    if "apptainer" in {method.name.lower() for method in workflow.deployment_settings.deployment_method}:
-        return ""
-    plain = shlex.join([sys.executable])
-    worker = shlex.join([sys.executable, str(BASE / "scripts" / "w2s" / "worker.py"), "run"])
-    launcher = worker if RUNTIME.launcher == "worker" else plain
-    script = f'{shlex.quote(str(BASE))}/"$1" "${{@:2}}"'
-    # Only `fetch` may use the network: for all others the hubs are switched off.
-    function = (
-        f'python() {{ if [ "$1" = scripts/fetch.py ]; then command {plain} {script};'
-        f" else HF_HUB_OFFLINE=1 command {launcher} {script}; fi; }}; "
-    )
-    return function.replace("{", "{{").replace("}", "}}")  # Snakemake formats the prefix once more
+    def need(wildcards):
+        output = str(workflow.get_rule(stage).output[0].apply_wildcards(wildcards))
+        return stage_need(CONFIG, stage, wildcards, output)
+
+    def at(key):
+        return lambda wildcards: site(CONFIG, need(wildcards).gpus)[key]
+
+    return {key: at(key) for key in site(CONFIG, 0)} | {
+        "devices": lambda wildcards: need(wildcards).gpus,
+        "layout": lambda wildcards: need(wildcards).layout,
+        "pass_size": lambda wildcards: need(wildcards).pass_size,
+        "mem_mb": lambda wildcards: need(wildcards).mem_mb,
+        "cpus_per_task": lambda wildcards: RUNTIME.threads * max(1, need(wildcards).gpus),
+        "runtime": lambda wildcards, input: stage_minutes(CONFIG, stage, wildcards, input),
+    }
 
 
 def refuse_impossible_start(workflow):
@@ -79,7 +84,7 @@ def refuse_impossible_start(workflow):
         raise WorkflowError(
             f"nothing was started: preset {CONFIG.preset!r} needs a GPU and this machine has none\n"
             "  instead: `make demo` runs the same workflow on a laptop; `snakemake -n` shows this preset's plan;\n"
-            "           on a cluster, submit it with an executor (README, 'On a cluster')"
+            "           `snakemake --profile slurm` submits it on a cluster (docs/cluster.md)"
         )
     unpinned = PLAN.unpinned_sources()
     if unpinned:
@@ -88,11 +93,17 @@ def refuse_impossible_start(workflow):
             f"  where:   config.yaml: sources.{unpinned[0]}.revision\n"
             "  instead: write the commit hash that its page on the hub shows; a name such as 'main' moves"
         )
+    try:
+        for image in IMAGES.values() if IN_CONTAINERS else ():
+            check_image(image)
+        if not workflow.local_exec:
+            refuse_beside_orphans(Path.cwd())
+    except W2SError as error:
+        raise WorkflowError(f"nothing was started: {error}") from None
 
 
-# The worker ends with this process (scripts/w2s/worker.py). The C library gives large blocks back to the system at every
-# turn and the system clears them anew: on a CPU half of the time of a pass over a large vocabulary. So it keeps them.
-shell_command.prefix(
-    f"set -euo pipefail; export HF_HUB_DISABLE_TELEMETRY=1 W2S_WORKER_OWNER={os.getpid()}"
-    f" MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_={2**33} MALLOC_TOP_PAD_={2**26}; {python_function()}"
-)
+IN_CONTAINERS = "apptainer" in {method.name.lower() for method in workflow.deployment_settings.deployment_method}
+if IN_CONTAINERS:
+    enter_containers(BASE, PLAN.local_folders())
+PREFIX = shell_prefix(BASE, RUNTIME.launcher, IMAGES.values() if IN_CONTAINERS else None)
+shell_command.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it once more

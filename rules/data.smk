@@ -3,7 +3,7 @@
 
 rule fetch:
     input:
-        lambda w: PLAN.undeclared_files(w.source),
+        lambda w: sources.inputs(PLAN, w.source),
     output:
         f"{CONFIG.resources}/{{source}}/manifest.json",
     log:
@@ -12,7 +12,7 @@ rule fetch:
         source=alternatives(CONFIG.sources),
     localrule: True
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
     resources:
         folder=lambda w: PLAN.folder(w.source),
     params:
@@ -29,8 +29,12 @@ rule import_examples:
         f"{ROOT}/examples/{{data}}/manifest.json",
     log:
         f"{ROOT}/logs/import_examples/{{data}}.log",
+    group:
+        "data"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.import_examples(w.data),
         code=code("import_examples"),
@@ -46,8 +50,12 @@ rule filter_examples:
         f"{ROOT}/filtered/{{data}}/manifest.json",
     log:
         f"{ROOT}/logs/filter_examples/{{data}}.log",
+    group:
+        "data"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.filter_examples(w.data),
         code=code("filter_examples"),
@@ -63,8 +71,12 @@ rule split_examples:
         f"{ROOT}/splits/{CELL}/manifest.json",
     log:
         f"{ROOT}/logs/split_examples/{CELL}.log",
+    group:
+        "data"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.split_examples(w),
         code=code("split_examples"),

@@ -11,16 +11,17 @@ rule generate:
     log:
         f"{ROOT}/logs/generate/{CELL}/{{evaluation}}/{{run}}.log",
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
     resources:
-        batch_size=RUNTIME.generation_batch,
+        **model_job("generate"),
     params:
         spec=lambda w: PLAN.generate(w, w.evaluation, w.run),
         code=code("generate"),
     shell:
-        "python scripts/generate.py --model {input.model} --examples {input.examples} --split {input.split}"
-        " {params.spec} --batch-size {resources.batch_size} --output {output} > {log} 2>&1"
+        "launch {threads} {resources.devices} {resources.layout} scripts/generate.py"
+        " --model {input.model} --examples {input.examples} --split {input.split}"
+        " {params.spec} --batch-size {resources.pass_size} --output {output} > {log} 2>&1"
 
 
 rule score_gold:
@@ -34,16 +35,17 @@ rule score_gold:
     wildcard_constraints:
         gold=alternatives(name for name, entry in CONFIG.golds.items() if entry.model),
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
     resources:
-        batch_tokens=RUNTIME.batch_tokens,
+        **model_job("score_gold"),
     params:
         spec=lambda w: PLAN.score_gold(w, w.run, w.gold),
         code=code("score_gold"),
     shell:
-        "python scripts/score_gold.py --model {input.model} --generations {input.generations}"
-        " {params.spec} --batch-tokens {resources.batch_tokens} --output {output} > {log} 2>&1"
+        "launch {threads} {resources.devices} {resources.layout} scripts/score_gold.py"
+        " --model {input.model} --generations {input.generations}"
+        " {params.spec} --batch-tokens {resources.pass_size} --output {output} > {log} 2>&1"
 
 
 rule score_exact:
@@ -56,7 +58,9 @@ rule score_exact:
     wildcard_constraints:
         gold=alternatives(name for name, entry in CONFIG.golds.items() if entry.world),
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.score_exact(w, w.run, w.gold),
         code=code("score_exact"),
@@ -73,8 +77,12 @@ rule summarise:
         f"{ROOT}/tables/{{experiment}}/manifest.json",
     log:
         f"{ROOT}/logs/summarise/{{experiment}}.log",
+    group:
+        "tables"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.summarise(w.experiment),
         code=code("summarise"),

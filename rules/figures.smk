@@ -18,8 +18,12 @@ rule plot_figure_2a:
         f"{ROOT}/logs/plot_figure_2a/{{experiment}}.log",
     wildcard_constraints:
         experiment=alternatives(PLAN.experiments_with("figure_2a")),
+    group:
+        "tables"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         code=code("plot_figure_2a"),
     shell:
@@ -43,8 +47,12 @@ rule plot_label_noise:
         f"{ROOT}/logs/plot_label_noise/{{experiment}}.log",
     wildcard_constraints:
         experiment=alternatives(PLAN.experiments_with("label_noise")),
+    group:
+        "tables"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         code=code("plot_label_noise"),
     shell:
@@ -66,8 +74,12 @@ rule plot_drops:
         csv=f"{ROOT}/figures/drops_{{data}}.csv",
     log:
         f"{ROOT}/logs/plot_drops/{{data}}.log",
+    group:
+        "data"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         code=code("plot_drops"),
     shell:
@@ -85,8 +97,9 @@ rule report:
         f"{ROOT}/report.html",
     log:
         f"{ROOT}/logs/report.log",
+    localrule: True
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
     params:
         spec=flags({"preset": CONFIG.preset}),
         code=code("report"),

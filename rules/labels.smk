@@ -11,16 +11,17 @@ rule score_responses:
     log:
         f"{ROOT}/logs/score_responses/{CELL}/{{part}}/{{run}}.log",
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
     resources:
-        batch_tokens=RUNTIME.batch_tokens,
+        **model_job("score_responses"),
     params:
         spec=lambda w: PLAN.score_responses(w.run, w.part),
         code=code("score_responses"),
     shell:
-        "python scripts/score_responses.py --model {input.model} --examples {input.examples} --split {input.split}"
-        " {params.spec} --batch-tokens {resources.batch_tokens} --output {output} > {log} 2>&1"
+        "launch {threads} {resources.devices} {resources.layout} scripts/score_responses.py"
+        " --model {input.model} --examples {input.examples} --split {input.split}"
+        " {params.spec} --batch-tokens {resources.pass_size} --output {output} > {log} 2>&1"
 
 
 rule label_examples:
@@ -34,7 +35,9 @@ rule label_examples:
     log:
         f"{ROOT}/logs/label_examples/{CELL}/{{part}}/{{feedback}}.log",
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.label_examples(w.part, w.feedback),
         code=code("label_examples"),

@@ -11,7 +11,9 @@ rule import_tokenizer:
     wildcard_constraints:
         tokenizer=alternatives(name for name, entry in CONFIG.tokenizers.items() if entry.source),
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.import_tokenizer(w.tokenizer),
         code=code("import_tokenizer"),
@@ -28,8 +30,12 @@ rule train_tokenizer:
         f"{ROOT}/logs/train_tokenizer/{{tokenizer}}.log",
     wildcard_constraints:
         tokenizer=alternatives(name for name, entry in CONFIG.tokenizers.items() if entry.corpus),
+    group:
+        "data"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.train_tokenizer(w.tokenizer),
         code=code("train_tokenizer"),
@@ -46,8 +52,12 @@ rule build_corpus:
         f"{ROOT}/logs/build_corpus/{{corpus}}.log",
     wildcard_constraints:
         corpus=alternatives(CONFIG.corpora),
+    group:
+        "data"
     container:
-        IMAGES["light"]
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
     params:
         spec=lambda w: PLAN.build_corpus(w.corpus),
         code=code("build_corpus"),
@@ -65,7 +75,9 @@ rule import_model:
     wildcard_constraints:
         model=alternatives(name for name, entry in CONFIG.models.items() if entry.source),
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
+    resources:
+        **LIGHT | {"mem_mb": lambda w: import_mb(CONFIG, w.model)},
     params:
         spec=lambda w: PLAN.import_model(w.model),
         code=code("import_model"),
@@ -85,14 +97,17 @@ rule pretrain_model:
         model=alternatives(name for name, entry in CONFIG.models.items() if entry.pretrain),
     priority: 10
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
+    resources:
+        **model_job("pretrain_model"),
     params:
         spec=lambda w: PLAN.pretrain_model(w.model),
         code=code("pretrain_model"),
     shell:
-        "python scripts/pretrain_model.py --corpus {input.corpus} --tokenizer {input.tokenizer}"
-        " {params.spec} --output {output} > {log} 2>&1"
+        "launch {threads} {resources.devices} {resources.layout} scripts/pretrain_model.py"
+        " --corpus {input.corpus} --tokenizer {input.tokenizer}"
+        " {params.spec} --micro-batch-size {resources.pass_size} --output {output} > {log} 2>&1"
 
 
 rule train_reward_model:
@@ -106,11 +121,14 @@ rule train_reward_model:
     wildcard_constraints:
         model=alternatives(name for name, entry in CONFIG.models.items() if entry.reward),
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
+    resources:
+        **model_job("train_reward_model"),
     params:
         spec=lambda w: PLAN.train_reward_model(w.model),
         code=code("train_reward_model"),
     shell:
-        "python scripts/train_reward_model.py --model {input.model} --examples {input.examples}"
-        " {params.spec} --output {output} > {log} 2>&1"
+        "launch {threads} {resources.devices} {resources.layout} scripts/train_reward_model.py"
+        " --model {input.model} --examples {input.examples}"
+        " {params.spec} --micro-batch-size {resources.pass_size} --output {output} > {log} 2>&1"

@@ -12,17 +12,18 @@ rule train_student_sft:
     log:
         f"{ROOT}/logs/train_student_sft/{CELL}/{{student}}/{{feedback}}/{{recipe}}.log",
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
     resources:
-        micro_batch=lambda w: PLAN.micro_batch(w.recipe, w.student, "sft"),
+        **model_job("train_student_sft"),
     params:
         spec=lambda w: PLAN.training(w.recipe, w.student, "sft", "unlabelled", w.seed),
         code=code("train_student_sft"),
     shell:
-        "python scripts/train_student_sft.py --model {input.model} --examples {input.examples}"
+        "launch {threads} {resources.devices} {resources.layout} scripts/train_student_sft.py"
+        " --model {input.model} --examples {input.examples}"
         " --split {input.split} --labels {input.labels}"
-        " {params.spec} --micro-batch-size {resources.micro_batch} --output {output} > {log} 2>&1"
+        " {params.spec} --micro-batch-size {resources.pass_size} --output {output} > {log} 2>&1"
 
 
 rule train_student_dpo:
@@ -37,15 +38,16 @@ rule train_student_dpo:
     log:
         f"{ROOT}/logs/train_student_dpo/{CELL}/{{student}}/{{feedback}}/{{recipe}}.log",
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
     resources:
-        micro_batch=lambda w: PLAN.micro_batch(w.recipe, w.student, "dpo"),
+        **model_job("train_student_dpo"),
     params:
         spec=lambda w: PLAN.training(w.recipe, w.student, "dpo", "unlabelled", w.seed),
         code=code("train_student_dpo"),
     shell:
-        "python scripts/train_student_dpo.py --model {input.model} --examples {input.examples}"
+        "launch {threads} {resources.devices} {resources.layout} scripts/train_student_dpo.py"
+        " --model {input.model} --examples {input.examples}"
         " --split {input.split} --labels {input.labels}"
         " --reference-scores {input.reference_scores}"
-        " {params.spec} --micro-batch-size {resources.micro_batch} --output {output} > {log} 2>&1"
+        " {params.spec} --micro-batch-size {resources.pass_size} --output {output} > {log} 2>&1"

@@ -12,17 +12,18 @@ rule train_teacher_sft:
     log:
         f"{ROOT}/logs/train_teacher_sft/{CELL}/{{teacher}}/{{recipe}}.log",
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
     resources:
-        micro_batch=lambda w: PLAN.micro_batch(w.recipe, w.teacher, "sft"),
+        **model_job("train_teacher_sft"),
     params:
         spec=lambda w: PLAN.training(w.recipe, w.teacher, "sft", "labelled", w.seed),
         code=code("train_teacher_sft"),
     shell:
-        "python scripts/train_teacher_sft.py --model {input.model} --examples {input.examples}"
+        "launch {threads} {resources.devices} {resources.layout} scripts/train_teacher_sft.py"
+        " --model {input.model} --examples {input.examples}"
         " --split {input.split} --labels {input.labels}"
-        " {params.spec} --micro-batch-size {resources.micro_batch} --output {output} > {log} 2>&1"
+        " {params.spec} --micro-batch-size {resources.pass_size} --output {output} > {log} 2>&1"
 
 
 rule train_teacher_dpo:
@@ -37,15 +38,16 @@ rule train_teacher_dpo:
     log:
         f"{ROOT}/logs/train_teacher_dpo/{CELL}/{{teacher}}/{{recipe}}.log",
     container:
-        IMAGES["ml"]
+        IMAGES["ml"].container
     threads: RUNTIME.threads
     resources:
-        micro_batch=lambda w: PLAN.micro_batch(w.recipe, w.teacher, "dpo"),
+        **model_job("train_teacher_dpo"),
     params:
         spec=lambda w: PLAN.training(w.recipe, w.teacher, "dpo", "labelled", w.seed),
         code=code("train_teacher_dpo"),
     shell:
-        "python scripts/train_teacher_dpo.py --model {input.model} --examples {input.examples}"
+        "launch {threads} {resources.devices} {resources.layout} scripts/train_teacher_dpo.py"
+        " --model {input.model} --examples {input.examples}"
         " --split {input.split} --labels {input.labels}"
         " --reference-scores {input.reference_scores}"
-        " {params.spec} --micro-batch-size {resources.micro_batch} --output {output} > {log} 2>&1"
+        " {params.spec} --micro-batch-size {resources.pass_size} --output {output} > {log} 2>&1"

@@ -30,12 +30,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from w2s import interruption
 from w2s.errors import ArtifactError, EnvironmentProblem
 from w2s.fingerprint import fingerprint
 
 MANIFEST = "manifest.json"
 RUN_RECORD = "run.json"
 SCHEMA_VERSION = 1
+# Names the work that a job does (scripts/w2s/launch.py): what it makes can be recognised by it.
+WORK = "W2S_WORK"
 # Versions that can change a number; others are in the lock.
 LIBRARIES = (
     "torch",
@@ -123,9 +126,15 @@ class Artifact:
             draft = Draft(temporary, _parent_digests(parents, manifest_path.parent))
             yield draft
             manifest = draft.manifest(spec, Path(script or sys.argv[0]))
-            write_json(draft.run_record(Path(script or sys.argv[0])), temporary / RUN_RECORD)
+            run = draft.run_record(Path(script or sys.argv[0]))
+            if WORK in os.environ:
+                run |= {"work": os.environ[WORK], "manifest": manifest}
+            write_json(run, temporary / RUN_RECORD)
             write_json(manifest, temporary / MANIFEST)
-            _swap(temporary, folder)
+            with (
+                interruption.deferred()
+            ):  # between its two renames there is neither the old artifact nor the new one
+                _swap(temporary, folder)
         except OSError as error:
             if error.errno in DISK_FULL:
                 raise EnvironmentProblem(
@@ -184,7 +193,7 @@ class Draft:
         return {
             "code": fingerprint(script) if script.is_file() else None,
             "git": git_state(),
-            "container": os.environ.get("W2S_CONTAINER_DIGEST") or os.environ.get("APPTAINER_CONTAINER"),
+            "container": container_digest(),
             "environment": environment(),
             "started": self._started_at.isoformat(timespec="seconds"),
             "wall_s": round(time.monotonic() - self._started, 3),
@@ -199,7 +208,16 @@ def load(manifest_path: Path) -> Artifact:
     Raises:
         ArtifactError: the manifest or the run record is missing or not readable.
     """
-    return Artifact(manifest_path, _read_json(manifest_path), _read_json(manifest_path.with_name(RUN_RECORD)))
+    return Artifact(manifest_path, _read_json(manifest_path), load_run(manifest_path))
+
+
+def load_run(manifest_path: Path) -> dict[str, Any]:
+    """The run record of an artifact.
+
+    Raises:
+        ArtifactError: it is missing or not readable.
+    """
+    return _read_json(manifest_path.with_name(RUN_RECORD))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -230,6 +248,42 @@ def verify(manifest_path: Path) -> None:
     extra = sorted(present - set(artifact.manifest["files"]))
     if extra:
         raise ArtifactError(f"file {extra[0]!r} does not belong to the artifact", where=artifact.folder)
+
+
+def container_digest() -> str | None:
+    """Digest of the image that this process runs in, None outside of a container.
+
+    Apptainer says which file it runs from; the workflow says which digests the files have that it uses
+    (scripts/w2s/deployment.py).
+    """
+    running = os.environ.get("APPTAINER_CONTAINER")
+    if not running:
+        return None
+    known = dict(pair.split("=", 1) for pair in os.environ.get("W2S_IMAGES", "").split())
+    name = Path(running).name
+    return known.get(name, f"{name} (digest unknown)")
+
+
+def restore(manifest_path: Path, work: str) -> bool:
+    """Give an artifact back its manifest, if just this work made it and its files are whole; returns whether.
+
+    Snakemake deletes a declared output before each job. Where the job was done already, unseen by Snakemake (its
+    controller was killed, the job lived on), nothing but the manifest is missing.
+    """
+    try:
+        run = load_run(manifest_path)
+        if run.get("work") != work or manifest_path.exists():
+            return False
+        manifest = run["manifest"]
+        whole = all(
+            file_digest(manifest_path.parent / name) == entry["sha256"]
+            for name, entry in manifest["files"].items()
+        )
+    except (ArtifactError, OSError, KeyError):
+        return False
+    if whole:
+        write_json(manifest, manifest_path)
+    return whole
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

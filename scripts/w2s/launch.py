@@ -4,7 +4,7 @@ For rules: ``launch.py --gpus N --layout single|ddp|fsdp scripts/STAGE.py --outp
 75 for "interrupted, the same again" or that of the stage; ``w2s.attempts.count(output, outcome)`` for the resources.
 
 What it does, in this order: it waits until no other attempt works at the output (:mod:`w2s.attempts`) and is done if
-that one made what was to be made; takes the GPUs (:mod:`w2s.gpus`); starts the stage, plainly (``single``) or by
+that one made what was to be made, or an earlier one did unseen (its controller was killed); takes the GPUs (:mod:`w2s.gpus`); starts the stage, plainly (``single``) or by
 ``accelerate launch`` with ``envs/accelerate/<layout>.yaml``, a process per GPU; passes SIGTERM and SIGINT on to it;
 and, when it has ended without success, writes down why:
 
@@ -34,7 +34,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from w2s import attempts, cli, gpus, interruption
+from w2s import artifact, attempts, cli, gpus, interruption
 from w2s.errors import ConfigError
 from w2s.fingerprint import fingerprint
 
@@ -72,13 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.layout == "single" and max(args.gpus, processes) > 1:
         parser.error("--layout single is one process on at most one GPU")
     output = output_of(args.words)
+    key = work(args.script, args.words)
     started = command(args.layout, processes, [args.script, *args.words])
-    with attempts.held(output, work(args.script, args.words)) as done:
-        if done:
-            logger.info("%s was made by the process that this one waited for: nothing is left to do", output)
+    with attempts.held(output, key) as done:
+        if done or artifact.restore(output, key):
+            logger.info("%s was made already, by another process: nothing is left to do", output)
+            attempts.discard(output)
             return 0
         with gpus.allocated(args.gpus):
-            return attempt(output, started)
+            return attempt(output, started, key)
 
 
 def output_of(words: Sequence[str]) -> Path:
@@ -99,9 +101,15 @@ def output_of(words: Sequence[str]) -> Path:
 
 
 def work(script: str, words: Sequence[str]) -> str:
-    """Digest of the stage's code and arguments: equal for two attempts at the same thing."""
+    """Digest of the stage's code, image, arguments and inputs' contents: equal for two attempts at the same thing."""
     code = fingerprint(script) if Path(script).is_file() else ""
-    return hashlib.sha256("\0".join([code, script, *words]).encode()).hexdigest()[:16]
+    inputs = [artifact.file_digest(Path(word)) for word in words if _is_input(word, words)]
+    parts = [code, artifact.container_digest() or "", Path(script).name, *words, *inputs]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _is_input(word: str, words: Sequence[str]) -> bool:
+    return word.endswith(artifact.MANIFEST) and Path(word) != output_of(words) and Path(word).is_file()
 
 
 def command(layout: str, processes: int, stage: list[str]) -> list[str]:
@@ -113,8 +121,8 @@ def command(layout: str, processes: int, stage: list[str]) -> list[str]:
     return [*launcher, "--num_processes", str(processes), "--main_process_port", "0", *stage]
 
 
-def attempt(output: Path, started: list[str]) -> int:
-    """Run the stage to its end and keep its outcome; returns the exit code."""
+def attempt(output: Path, started: list[str], key: str) -> int:
+    """Run the stage to its end and keep its outcome; returns the exit code. ``key`` names the work in the run record."""
     folder = attempts.job_folder(output).absolute()
     note = folder / interruption.NOTE
     note.unlink(missing_ok=True)
@@ -122,7 +130,8 @@ def attempt(output: Path, started: list[str]) -> int:
     child = Child()
     interruption.defer()  # what comes from here on is for the child, or too late
     with child.receiving_signals():
-        status = child.run(started, {**os.environ, interruption.FOLDER: str(folder)})
+        environment = {**os.environ, interruption.FOLDER: str(folder), artifact.WORK: key}
+        status = child.run(started, environment)
     if status == 0:
         attempts.discard(output)
         return 0

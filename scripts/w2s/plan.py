@@ -12,7 +12,7 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from w2s.config import expand_origin
 from w2s.schema import Config, Experiment, Model, Step
@@ -91,6 +91,11 @@ class Plan:
         """Where the files of a local source lie; "." for hub sources. Not in the spec: data may be moved."""
         source = self.config.sources[name]
         return expand_origin(source.origin, name) if source.kind == "local" else "."
+
+    def local_folders(self) -> list[str]:
+        """Folders of the local sources that the experiments to run need."""
+        local = [name for name in self.needed_sources() if self.config.sources[name].kind == "local"]
+        return [self.folder(name) for name in local]
 
     def undeclared_files(self, name: str) -> list[str]:
         """Files of a local source that have no declared digest: a change of theirs is noticed by content."""
@@ -211,12 +216,6 @@ class Plan:
         """Spec of the four training stages."""
         settings = self.config.recipes[recipe].step(model, step).model_dump()
         return flags({"part": part, **settings, "precision": self._model(model).precision, "seed": seed})
-
-    def micro_batch(self, recipe: str, model: str, step: Literal["sft", "dpo"]) -> int:
-        """Rows per pass: the largest divisor of the global batch within ``runtime.micro_batch_size``."""
-        batch = self.config.recipes[recipe].step(model, step).batch_size
-        most = min(batch, self.config.runtime.micro_batch_size)
-        return max(size for size in range(1, most + 1) if batch % size == 0)
 
     def score_responses(self, run: str, part: str) -> str:
         """Spec of ``score_responses``."""

@@ -45,6 +45,11 @@ def _whole(value: object) -> object:
     return value
 
 
+def _none(value: object) -> object:
+    """A profile's `config:` reaches us as text, null as "None"."""
+    return None if value in ("None", "null", "") else value
+
+
 Number = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
@@ -53,6 +58,7 @@ Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 Precision = Literal["float32", "bfloat16", "float16"]
 Step = Literal["sft", "dpo"]
+Site = Annotated[str | None, BeforeValidator(_none)]
 
 
 def _exactly_one(section: BaseModel, *keys: str) -> None:
@@ -83,13 +89,66 @@ class Runtime(Section):
         "plain",
         description="plain: one new process per job; worker: jobs fork from a process that has the libraries loaded",
     )
-    needs_gpu: bool = Field(True, description="refuse to start real jobs on a machine without a GPU")
+    needs_gpu: bool = Field(
+        True,
+        description="jobs that run a model ask for GPUs; on a machine without one a real run is refused",
+    )
     threads: Count = Field(1, description="CPU threads of a job that runs a model")
     micro_batch_size: Count = Field(
         8, description="most rows (SFT) or pairs (DPO) per device and pass; accumulation is derived"
     )
     batch_tokens: Count = Field(16384, description="token budget of a scoring batch, padding counted")
     generation_batch: Count = Field(64, description="prompts generated at once")
+
+
+class CpuNodes(Section):
+    """Where jobs without a GPU run, and how fast."""
+
+    partition: Site = None
+    constraint: Site = None
+    gflops: Positive = Field(20, description="float32 arithmetic that a training reaches, per core")
+
+
+class GpuNodes(Section):
+    """Where jobs with GPUs run, how the scheduler is asked for them, and what they can do."""
+
+    partition: Site = None
+    constraint: Site = None
+    model: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")] | None, BeforeValidator(_none)] = Field(
+        None, description="GPU type, on sites with several (`scontrol show node` lists them under Gres)"
+    )
+    request: Literal["gpu", "gres"] = Field("gpu", description="gpu: sbatch --gpus; gres: sbatch --gres=gpu")
+    memory_gb: Positive = Field(80, description="memory of one GPU; decides how many a training needs")
+    per_node: Count = Field(8, description="GPUs of one node, the most that a job gets")
+    tflops: Positive = Field(100, description="bfloat16 arithmetic that a training reaches, per GPU")
+
+
+class Cluster(Section):
+    """The site: who pays, which partitions there are, and what the nodes can do. Never changes a result."""
+
+    account: Site = Field(None, description="SLURM account; null leaves it to the site's default")
+    qos: Site = None
+    longest: Count = Field(1440, description="longest time limit that the site allows, in minutes")
+    cpu: CpuNodes = CpuNodes.model_validate({})
+    gpu: GpuNodes = GpuNodes.model_validate({})
+
+
+class JobResources(Section):
+    """What a model's jobs are given, in place of what the formula says."""
+
+    gpus: Count | None = None
+    mem_mb: Count | None = Field(None, description="memory of the node, in MB")
+    runtime: Count | None = Field(None, description="time limit in minutes")
+
+
+class ModelResources(Section):
+    """Overrides of the formula (docs/cluster.md) for one model, by kind of job."""
+
+    train: JobResources = JobResources.model_validate({})
+    score: JobResources = Field(
+        JobResources.model_validate({}), description="log-probabilities and gold rewards"
+    )
+    generate: JobResources = JobResources.model_validate({})
 
 
 class Source(Section):
@@ -242,7 +301,10 @@ class Model(Section):
     tokenizer: Name | None = Field(None, description="tokenizer of a fetched model")
     pretrain: Pretrain | None = Field(None, description="trained from scratch in the workflow")
     reward: RewardTraining | None = Field(None, description="reward model trained in the workflow")
-    parameters: Count | None = Field(None, description="number of parameters, for resources")
+    parameters: Count | None = Field(
+        None, description="number of parameters of a fetched model, for the resources of its jobs"
+    )
+    resources: ModelResources = ModelResources.model_validate({})
     positions: Count | None = Field(None, description="longest sequence of a fetched model")
     pad_token: str | None = Field(
         None, description="token to pad with, if a fetched model's tokenizer declares none"
@@ -397,6 +459,7 @@ class Config(Section):
     results: str = "results"
     resources: str = "resources"
     runtime: Runtime = Runtime.model_validate({})
+    cluster: Cluster = Cluster.model_validate({})
     sources: dict[Name, Source] = {}
     worlds: dict[Name, World] = {}
     tokenizers: dict[Name, Tokenizer] = {}

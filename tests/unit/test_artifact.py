@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from w2s import artifact
 from w2s.artifact import Artifact, files_digest, load, verify, write_atomically, write_json
 from w2s.errors import ArtifactError, EnvironmentProblem
 
@@ -354,3 +355,37 @@ def test_json_refuses_nan_and_takes_numpy(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json({"n": float("nan")}, tmp_path / "y.json")
     assert entries(tmp_path) == ["x.json"]
+
+
+# -- work that was done unseen -----------------------------------------------------------------------------------
+
+
+def made_unseen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bytes]:
+    """An artifact made as work "this", whose manifest Snakemake has deleted since; and that manifest's bytes."""
+    monkeypatch.setenv(artifact.WORK, "this")
+    manifest = folder / "made" / "manifest.json"
+    with Artifact.create(manifest, spec={"x": 1}, parents={}, script=__file__) as draft:
+        draft.path("weights.bin").write_bytes(b"weights")
+        draft.record(loss=0.5)
+    content = manifest.read_bytes()
+    manifest.unlink()
+    return manifest, content
+
+
+def test_an_artifact_gets_its_manifest_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, content = made_unseen(tmp_path, monkeypatch)
+    assert not artifact.restore(manifest, "other"), "made from something else"
+    assert artifact.restore(manifest, "this")
+    assert manifest.read_bytes() == content
+    verify(manifest)
+
+
+@pytest.mark.parametrize("damage", ["altered", "gone", "no record"])
+def test_a_damaged_one_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    manifest, _ = made_unseen(tmp_path, monkeypatch)
+    if damage == "altered":
+        (manifest.parent / "weights.bin").write_bytes(b"weightz")
+    else:
+        (manifest.parent / ("weights.bin" if damage == "gone" else "run.json")).unlink()
+    assert not artifact.restore(manifest, "this")
+    assert not manifest.exists()

@@ -144,7 +144,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch, given: str, expected: int | No
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
-STAGES = re.findall(r"python scripts/(\w+)\.py ", RULES)
+STAGES = re.findall(r"(?:python|launch .*) scripts/(\w+)\.py\b", RULES)
 LIGHT_PROBE = """
 import runpy, sys
 sys.argv = [sys.argv[1], "--help"]

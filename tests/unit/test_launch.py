@@ -356,3 +356,43 @@ def test_one_process_may_be_launched_as_several_are(inputs: Inputs, tmp_path: Pa
     done = subprocess.run([*command, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert load(output).run["measured"]["processes"] == 1
+
+
+# -- work that was done unseen -----------------------------------------------------------------------------------
+
+ARTIFACT = """
+from pathlib import Path
+from w2s.artifact import Artifact
+print("working")
+with Artifact.create(Path(sys.argv[2]), spec={}, parents={}, script=__file__) as draft:
+    draft.path("weights").write_text("w")
+"""
+
+
+def test_work_that_was_done_unseen_is_not_repeated(stage: Stage) -> None:
+    """Snakemake deletes the manifest before a job: the rest of the artifact is still there."""
+    assert stage.run(ARTIFACT)[:2] == (0, "working\n")
+    manifest = stage.output.read_bytes()
+    stage.output.unlink()
+    assert stage.run(ARTIFACT)[:2] == (0, "")
+    assert stage.output.read_bytes() == manifest
+    assert not stage.folder.exists()
+
+
+def test_work_on_another_input_or_by_other_code_is_done(stage: Stage, tmp_path: Path) -> None:
+    parent = tmp_path / "parent" / "manifest.json"
+    parent.parent.mkdir()
+
+    def run(code: str = ARTIFACT) -> str:
+        stage.script.write_text(HEAD + code)
+        words = [stage.script, "--output", stage.output, "--examples", parent]
+        command = [sys.executable, str(SCRIPTS / "w2s" / "launch.py"), *map(str, words)]
+        stage.output.unlink(missing_ok=True)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    parent.write_text("one")
+    assert run() == "working\n"
+    assert run() == ""
+    parent.write_text("two")
+    assert run() == "working\n", "another input"
+    assert run(ARTIFACT + "\nADDED = 1\n") == "working\n", "other code"

@@ -116,7 +116,8 @@ class Workflow:
 def environment(poison: Path) -> dict[str, str]:
     """The environment of a process in which heavy libraries are poisoned."""
     environment = dict(os.environ)
-    environment |= {"PYTHONPATH": str(poison), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment |= {"PYTHONPATH": str(poison), "OMP_NUM_THREADS": "1"}
+    environment.pop("HF_HUB_OFFLINE", None)  # stand-ins fetch from nowhere, but the plan does not know
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred short processes that import the same modules
     return environment | {"XDG_CACHE_HOME": str(poison / "cache")}
 
