@@ -64,7 +64,15 @@ unit: $(VENV)/installed-dev ## unit tests only
 
 .PHONY: test
 test: lint ## everything: linters, unit tests, workflow tests, the demo end to end
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q tests --ignore tests/cluster
+
+CLUSTER_PACKAGES := slurmctld slurmd slurm-client munge iproute2 patchelf squashfs-tools squashfuse uidmap debootstrap
+.PHONY: test-cluster
+test-cluster: $(VENV)/installed-dev ## a real SLURM and a real Apptainer, brought up and taken down: make test-cluster [ONLY=<part of a test's name>]
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(CLUSTER_PACKAGES); } > /dev/null 2>&1 \
+	|| echo "not all packages could be installed: tests that need them will say so and skip"; fi
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -ra --durations=0 tests/cluster -k "$(ONLY)"
 
 .PHONY: docs
 docs: $(VENV)/installed-dev ## write docs/stages and docs/configuration.md anew

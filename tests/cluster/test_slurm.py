@@ -67,12 +67,11 @@ def test_cancelled_over_time_and_over_memory(slurm: Slurm, clone: Clone, tmp_pat
         for name in ("long-a", "long-b", "long-c")
     }
     assert states(happened["long-a"]) == ["CANCELLED", "COMPLETED"]
-    assert happened["long-b"][0]["JobState"] in (
-        "TIMEOUT",
-        "FAILED",
-    )  # FAILED: it had saved its state and gone by itself
+    # A job that its launcher ends in order counts as failed: it saved its state, or saw its stage killed for memory.
+    assert happened["long-b"][0]["JobState"] in ("TIMEOUT", "FAILED")
     assert happened["long-b"][-1]["JobState"] == "COMPLETED"
-    assert states(happened["long-c"]) == ["OUT_OF_MEMORY", "COMPLETED"]
+    assert happened["long-c"][0]["JobState"] in ("OUT_OF_MEMORY", "FAILED")
+    assert happened["long-c"][-1]["JobState"] == "COMPLETED"
     memory = {
         name: [job["Tres"].split("mem=")[1].split(",")[0] for job in happened[name]] for name in happened
     }
@@ -90,7 +89,7 @@ def test_a_node_that_goes_down_and_comes_back(slurm: Slurm, clone: Clone) -> Non
     """SLURM requeues its job, which continues; Snakemake only waits."""
     clone.overlays = LONG
     process = clone.start(model("long-a"), *PROFILES)
-    wait_until(lambda: slurm.job_of("pretrain_model_wildcards_long-a"), "long-a runs")
+    job = wait_until(lambda: slurm.job_of("pretrain_model_wildcards_long-a"), "long-a runs")
     log = clone.folder / "results/small/logs/pretrain_model/long-a.log"
     wait_until(lambda: log.is_file() and "step " in log.read_text(), "long-a trains")
     subprocess.run(["scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=test"], check=True)
@@ -98,7 +97,8 @@ def test_a_node_that_goes_down_and_comes_back(slurm: Slurm, clone: Clone) -> Non
         wait_until(lambda: "PENDING" in slurm.queue("%T"), "the job waits for a node")
     finally:
         subprocess.run(["scontrol", "update", "NodeName=localhost", "State=RESUME"], check=True)
-    # SLURM holds a requeued job back for two minutes.
+    # SLURM holds a requeued job back for two minutes; the test does not wait for that.
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
     assert process.wait(600) == 0, clone.output[-4000:] + clone.logs()
     assert len(re.findall(r"SLURM jobid \d+ .*rule_pretrain_model", clone.output)) == 1
     assert clone.record("small/models/long-a")["measured"]["resumed_from_step"] > 0
