@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.persistence.file import FilePersistence
 from snakemake.shell import shell as shell_command
 
 BASE = Path(workflow.basedir)
@@ -17,7 +18,7 @@ from w2s.errors import W2SError
 from w2s.fingerprint import fingerprint
 from w2s.images import check_image, read_images
 from w2s.plan import Plan, alternatives, cell_path, flags, has_gpu
-from w2s.slurm import refuse_beside_orphans
+from w2s.slurm import leave_marks_to_the_controller, refuse_beside_orphans
 
 # The files in the order of the merge: Snakemake lists those of the command line, which win, first.
 OVERLAYS = list(workflow.overwrite_configfiles)
@@ -102,6 +103,8 @@ def refuse_impossible_start(workflow):
         raise WorkflowError(f"nothing was started: {error}") from None
 
 
+if workflow.remote_exec:
+    leave_marks_to_the_controller(FilePersistence)
 IN_CONTAINERS = "apptainer" in {method.name.lower() for method in workflow.deployment_settings.deployment_method}
 if IN_CONTAINERS:
     enter_containers(BASE, PLAN.local_folders())

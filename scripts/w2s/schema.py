@@ -114,8 +114,10 @@ class GpuNodes(Section):
 
     partition: Site = None
     constraint: Site = None
-    model: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")] | None, BeforeValidator(_none)] = Field(
-        None, description="GPU type, on sites with several (`scontrol show node` lists them under Gres)"
+    model: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")] | None, BeforeValidator(_none)] = (
+        Field(
+            None, description="GPU type, on sites with several (`scontrol show node` lists them under Gres)"
+        )
     )
     request: Literal["gpu", "gres"] = Field("gpu", description="gpu: sbatch --gpus; gres: sbatch --gres=gpu")
     memory_gb: Positive = Field(80, description="memory of one GPU; decides how many a training needs")

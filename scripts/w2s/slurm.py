@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from w2s.errors import EnvironmentProblem
 
@@ -45,3 +46,17 @@ def refuse_beside_orphans(folder: Path) -> None:
             instead="start again once they have ended (what they finish is kept), or "
             f"scancel {' '.join(found)} first (trainings then continue from their last checkpoint)",
         )
+
+
+def leave_marks_to_the_controller(persistence: Any) -> None:
+    """In a job's own Snakemake: keep the mark that an output is incomplete, for the controller to take away.
+
+    Snakemake's controller alone records what an output was made with, when it sees the job end; the job's own process
+    takes the mark away before that. A controller that was killed in between would leave an output that looks complete,
+    of which nothing is recorded, so that no later change of a setting would rerun it. With the mark it is asked for
+    again, and the launcher recognises that it is there (:func:`w2s.artifact.restore`).
+
+    Args:
+        persistence: Snakemake's class of marks and records (``snakemake.persistence.file.FilePersistence``).
+    """
+    persistence._unmark_incomplete = lambda self, key: None

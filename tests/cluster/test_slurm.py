@@ -31,6 +31,10 @@ def alone(clone: Clone, parent: Path, name: str) -> bytes:
     return (calm.folder / model(name)).read_bytes()
 
 
+def checkpoints(clone: Clone, name: str) -> list[Path]:
+    return list(clone.folder.glob(f"results/small/models/{name}.state/*/checkpoint-*/complete.json"))
+
+
 def states(jobs: list[dict[str, str]]) -> list[str]:
     return [job["JobState"] for job in jobs]
 
@@ -55,8 +59,7 @@ def test_cancelled_over_time_and_over_memory(slurm: Slurm, clone: Clone, tmp_pat
     targets = [model(name) for name in ("long-a", "long-b", "long-c")]
     process = clone.start(*targets, *PROFILES)
     job = wait_until(lambda: slurm.job_of("pretrain_model_wildcards_long-a"), "long-a runs")
-    log = clone.folder / "results/small/logs/pretrain_model/long-a.log"
-    wait_until(lambda: log.is_file() and "step " in log.read_text(), "long-a trains")
+    wait_until(lambda: checkpoints(clone, "long-a"), "long-a has a checkpoint")
     subprocess.run(["scancel", job], check=True)
     assert process.wait(600) == 0, clone.output[-4000:] + clone.logs()
 
@@ -89,16 +92,14 @@ def test_a_node_that_goes_down_and_comes_back(slurm: Slurm, clone: Clone) -> Non
     """SLURM requeues its job, which continues; Snakemake only waits."""
     clone.overlays = LONG
     process = clone.start(model("long-a"), *PROFILES)
-    job = wait_until(lambda: slurm.job_of("pretrain_model_wildcards_long-a"), "long-a runs")
-    log = clone.folder / "results/small/logs/pretrain_model/long-a.log"
-    wait_until(lambda: log.is_file() and "step " in log.read_text(), "long-a trains")
+    wait_until(lambda: slurm.job_of("pretrain_model_wildcards_long-a"), "long-a runs")
+    wait_until(lambda: checkpoints(clone, "long-a"), "long-a has a checkpoint")
     subprocess.run(["scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=test"], check=True)
     try:
         wait_until(lambda: "PENDING" in slurm.queue("%T"), "the job waits for a node")
     finally:
         subprocess.run(["scontrol", "update", "NodeName=localhost", "State=RESUME"], check=True)
-    # SLURM holds a requeued job back for two minutes; the test does not wait for that.
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
+    # SLURM holds a requeued job back for two minutes, until the node has cleaned up.
     assert process.wait(600) == 0, clone.output[-4000:] + clone.logs()
     assert len(re.findall(r"SLURM jobid \d+ .*rule_pretrain_model", clone.output)) == 1
     assert clone.record("small/models/long-a")["measured"]["resumed_from_step"] > 0

@@ -211,7 +211,11 @@ def test_a_site_s_names_reach_the_scheduler_in_one_of_two_ways() -> None:
 
 def test_text_from_a_profile_is_read_as_numbers() -> None:
     """A profile's `config:` reaches the schema as text."""
-    written = {"longest": "2880", "account": "None", "gpu": {"memory_gb": "40", "per_node": "4", "model": "None"}}
+    written = {
+        "longest": "2880",
+        "account": "None",
+        "gpu": {"memory_gb": "40", "per_node": "4", "model": "None"},
+    }
     read = config(cluster=written).cluster
     assert (read.longest, read.gpu.memory_gb, read.gpu.per_node) == (2880, 40.0, 4)
     assert (read.account, read.gpu.model) == (None, None)
