@@ -34,7 +34,7 @@ except W2SError as error:
 RUNTIME = CONFIG.runtime
 ROOT = PLAN.root
 CELL = "{data}/{share}/seed-{seed}"
-# Resources of a rule that runs no model: one core, minutes.
+# Resources where no model runs: one core, minutes.
 LIGHT = site(CONFIG, 0) | {"mem_mb": 4000, "runtime": 30}
 
 
@@ -60,7 +60,7 @@ def code(name):
 
 
 def model_job(stage):
-    """Resources of a rule that runs a model, as functions of its wildcards (scripts/w2s/allocation.py)."""
+    """Resources of a stage that runs a model, as functions of the wildcards (scripts/w2s/allocation.py)."""
 
     def need(wildcards):
         output = str(workflow.get_rule(stage).output[0].apply_wildcards(wildcards))
