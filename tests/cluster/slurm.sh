@@ -74,7 +74,7 @@ JobCompType=jobcomp/filetxt
 JobCompLoc=$folder/jobs.txt
 MinJobAge=300
 KillWait=20
-NodeName=localhost NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$mem Gres=gpu:fake:${GPUS:-2} State=UNKNOWN
+NodeName=localhost NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$mem Gres=gpu:fake:${GPUS:-2} State=UNKNOWN
 PartitionName=cpu Nodes=localhost Default=YES MaxTime=240 DefaultTime=10 State=UP
 PartitionName=gpu Nodes=localhost MaxTime=240 DefaultTime=10 State=UP
 END
