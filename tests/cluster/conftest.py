@@ -74,10 +74,15 @@ class Clone:
         logs = [path for path in self.folder.glob("results/*/logs/**/*.log") if "rror" in path.read_text()]
         return "".join(f"\n--- {path}\n{path.read_text()[-2000:]}" for path in logs[:3])
 
-    def manifests(self) -> dict[str, bytes]:
-        """Path -> bytes of every manifest under results/."""
-        results = self.folder / "results"
-        return {str(path.relative_to(results)): path.read_bytes() for path in results.rglob("manifest.json")}
+    def manifests(self) -> dict[str, str]:
+        """Path -> content of every manifest under results/, but for the table of what each stage cost in time."""
+        results, found = self.folder / "results", {}
+        for path in results.rglob("manifest.json"):
+            manifest = json.loads(path.read_text())
+            if manifest["files"].pop("costs.csv", None):
+                del manifest["digest"]  # of all files
+            found[str(path.relative_to(results))] = json.dumps(manifest, sort_keys=True)
+        return found
 
     def record(self, artifact: str) -> dict[str, Any]:
         """The run record of an artifact."""
