@@ -37,7 +37,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from w2s import checkpoints, cli, interruption
 from w2s.artifact import Parents
 from w2s.errors import ConfigError, DataError, EnvironmentProblem, Interrupted
-from w2s.scoring import head_only_at, log_probs
+from w2s.heads import token_log_probs
 from w2s.tables import write_csv
 from w2s.training import history_interval, save_interval
 
@@ -145,11 +145,10 @@ class DPO(Resumable, DPOTrainer):
     def _response_log_probs(self, model: Any, inputs: Any) -> torch.Tensor:
         """Sums over the response's tokens, ``(2 * pairs,)``: first the chosen, then the rejected responses."""
         predicts = inputs["completion_mask"][:, 1:].bool()
-        with head_only_at(self.accelerator.unwrap_model(model), predicts):
-            logits = model(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-            ).logits
-        found = log_probs(logits[0], inputs["input_ids"][:, 1:][predicts])
+        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        targets = inputs["input_ids"][:, 1:][predicts]
+        inner = self.accelerator.unwrap_model(model)
+        found = token_log_probs(model, given, predicts.nonzero().T, targets, inner)
         return found.new_zeros(predicts.shape).masked_scatter(predicts, found).sum(dim=1)
 
     def _keep(self, inputs: Any, margins: torch.Tensor, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
