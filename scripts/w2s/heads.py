@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from w2s.errors import ArtifactError
 
@@ -106,23 +105,32 @@ def linear_log_probs(
     with torch.autocast(kind, enabled=False):
         if torch.is_grad_enabled():
             return _LogProbs.apply(hidden, weight, bias, targets)
-        return torch.cat(
-            [_totals(hidden[part], weight, bias, targets[part])[0] for part in _chunks(hidden, weight)]
-        )
+        return torch.cat([found for _, found, _, _ in _chunks(hidden, weight, bias, targets)])
 
 
-def _chunks(hidden: torch.Tensor, weight: torch.Tensor) -> list[slice]:
-    step = max(1, LOGITS_AT_ONCE.get(hidden.device.type, 2**24) // len(weight))
-    return [slice(start, start + step) for start in range(0, len(hidden), step)]
-
-
-def _totals(
+def _chunks(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of one chunk: log-probabilities of the targets, float32 logits, and the logarithm of their sum (tokens, 1)."""
-    logits = functional.linear(hidden, weight, bias).float()
-    total = logits.logsumexp(-1, keepdim=True)
-    return (logits.gather(-1, targets[:, None]) - total).squeeze(-1), logits, total
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Of each chunk of tokens: its place, the targets' log-probabilities, exponentials of the logits and their sums.
+
+    The exponentials, (tokens, words), are relative to the largest. All chunks share one room for them, which is
+    overwritten by the next: fresh memory for each step of the softmax would cost as much as the arithmetic.
+    """
+    step = max(1, LOGITS_AT_ONCE.get(hidden.device.type, 2**24) // len(weight))
+    room = hidden.new_empty((min(step, len(hidden)), len(weight)), dtype=torch.float32)
+    for start in range(0, len(hidden), step):
+        part = slice(start, min(start + step, len(hidden)))
+        logits = room[: part.stop - start]
+        if weight.dtype == torch.float32:
+            torch.mm(hidden[part], weight.T, out=logits)
+        else:
+            logits.copy_(hidden[part] @ weight.T)
+        if bias is not None:
+            logits += bias
+        logits -= logits.amax(-1, keepdim=True)
+        picked = logits.gather(-1, targets[part, None])
+        sums = logits.exp_().sum(-1, keepdim=True)
+        yield part, (picked - sums.log()).squeeze(-1), logits, sums
 
 
 class _LogProbs(torch.autograd.Function):
@@ -134,11 +142,10 @@ class _LogProbs(torch.autograd.Function):
         frozen = not any(ctx.needs_input_grad[1:3])
         found = hidden.new_empty(len(targets), dtype=torch.float32)
         slopes = torch.empty_like(hidden) if frozen else None
-        for part in _chunks(hidden, weight):
-            found[part], logits, total = _totals(hidden[part], weight, bias, targets[part])
+        for part, values, shares, sums in _chunks(hidden, weight, bias, targets):
+            found[part] = values
             if slopes is not None:
-                shares = logits.sub_(total).exp_().to(weight.dtype)
-                slopes[part] = weight[targets[part]] - shares @ weight
+                slopes[part] = weight[targets[part]] - shares.div_(sums).to(weight.dtype) @ weight
         ctx.save_for_backward(hidden, weight, bias, targets, slopes)
         return found
 
@@ -151,18 +158,17 @@ class _LogProbs(torch.autograd.Function):
             return slopes * given[:, None].to(slopes.dtype), None, None, None
         to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-        for part in _chunks(hidden, weight):
-            _, logits, total = _totals(hidden[part], weight, bias, targets[part])
-            shares = logits.sub_(total).exp_().mul_(-given[part, None])
-            shares.scatter_add_(-1, targets[part, None], given[part, None])
-            shares = shares.to(weight.dtype)
-            to_hidden[part] = shares @ weight
-            if weight.dtype == torch.float32:
-                to_weight.addmm_(shares.T, hidden[part])
-            else:  # the sum over chunks is not rounded
-                to_weight += shares.T @ hidden[part]
+        for part, _, shares, sums in _chunks(hidden, weight, bias, targets):
+            steep = shares.mul_(-given[part, None] / sums)
+            steep.scatter_add_(-1, targets[part, None], given[part, None])
             if to_bias is not None:
-                to_bias += shares.sum(0)
+                to_bias += steep.sum(0)
+            steep = steep.to(weight.dtype)
+            to_hidden[part] = steep @ weight
+            if weight.dtype == torch.float32:
+                to_weight.addmm_(steep.T, hidden[part])
+            else:  # the sum over chunks is not rounded
+                to_weight += steep.T @ hidden[part]
         return (
             to_hidden,
             to_weight.to(weight.dtype),

@@ -4,6 +4,9 @@ In HH-RLHF two thirds of the tokens of a pair's two sequences are the same promp
 not see each other (attention mask) and both continue at the prompt's length (position ids), so that each token sees
 what it would see in a sequence of its own, and has the same log-probability up to rounding.
 
+A training takes its pairs in batches of mixed lengths: there, several short pairs stand in one row as long as the longest
+pair (:meth:`Layout.lines`), and hardly anything is padding.
+
 What takes a four-dimensional mask and explicit positions is declared in ``ARCHITECTURES``, each one tested against two
 sequences. All others, and pairs too long for a sliding window, are rows of one response each: the same tensors with
 the library's own mask.
@@ -37,6 +40,8 @@ ARCHITECTURES = {
 # Implementations of attention that take any mask; flash attention knows the causal one only.
 MASKABLE = ("sdpa", "eager")
 PADDING = -1
+# Numbers of a pair's segments: its prompt, its responses, and one to spare.
+SEGMENTS = 4
 logger = logging.getLogger(__name__)
 
 
@@ -119,6 +124,24 @@ class Layout:
         """``rows``, those that do not fit in one row per response."""
         return [part for row in rows for part in ([row] if self.fits(row) else row.apart())]
 
+    def lines(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """``rows`` as lines of a batch: as many in one line as the longest row is long, longest first.
+
+        If one of them does not fit in one row, each response is a line of its own.
+        """
+        if not all(self.fits(row) and len(row.answers) > 1 for row in rows):
+            return [[part] for row in rows for part in row.apart()]
+        found: list[list[Row]] = []
+        room: list[int] = []
+        for row in sorted(rows, key=len, reverse=True):
+            line = next((line for line, left in enumerate(room) if left >= len(row)), len(found))
+            if line == len(found):
+                found.append([])
+                room.append(len(found[0][0]) if found[0] else len(row))
+            found[line].append(row)
+            room[line] -= len(row)
+        return found
+
 
 @functools.cache
 def _warn(what: str) -> None:
@@ -135,13 +158,14 @@ def _reach(config: PretrainedConfig) -> int | None:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as tensors, padded on the right.
+    """Lines of rows as tensors, padded on the right.
 
     Attributes:
-        ids: token ids, (rows, longest).
-        segments: PADDING, 0 for the prompt, 1 and on for the responses, (rows, longest).
-        positions: where each token stands in its sequence, (rows, longest).
-        at: row and column of the hidden states that predict the scored tokens, (2, scored).
+        ids: token ids, (lines, longest).
+        segments: PADDING, or of the n-th row of the line: SEGMENTS * n for the prompt, 1 and on more for its
+            responses, (lines, longest).
+        positions: where each token stands in its sequence, (lines, longest).
+        at: line and column of the hidden states that predict the scored tokens, (2, scored).
         targets: the scored tokens, (scored,), response after response.
         counts: scored tokens of each response.
     """
@@ -154,29 +178,44 @@ class Batch:
     counts: list[int]
 
     @classmethod
-    def of(cls, rows: Sequence[Row], pad_id: int) -> Batch:
-        """Tensors of ``rows``, which are all packed or all of one response."""
-        shape = (len(rows), max(map(len, rows)))
+    def of(cls, lines: Sequence[Sequence[Row]], pad_id: int) -> Batch:
+        """Tensors of ``lines``, which are all packed or all of one row with one response."""
+        shape = (len(lines), max(sum(map(len, line)) for line in lines))
         ids = torch.full(shape, pad_id, dtype=torch.long)
-        segments = torch.full(shape, PADDING, dtype=torch.int8)
+        segments = torch.full(shape, PADDING, dtype=torch.int16)
         positions = torch.zeros(shape, dtype=torch.long)
-        lines: list[int] = []
-        columns: list[int] = []
-        for line, row in enumerate(rows):
-            start = end = len(row.prompt)
-            ids[line, : len(row)] = torch.tensor([*row.prompt, *(i for ids in row.answers for i in ids)])
-            segments[line, :end] = 0
-            positions[line, :end] = torch.arange(end)
-            for number, answer in enumerate(row.answers, 1):
-                # The prompt's last token predicts the first token of each response.
-                columns += [start - 1, *range(end, end + len(answer) - 1)]
-                segments[line, end : end + len(answer)] = number
-                positions[line, end : end + len(answer)] = torch.arange(start, start + len(answer))
-                end += len(answer)
-            lines += [line] * row.scored
-        targets = [token for row in rows for answer in row.answers for token in answer]
-        counts = [len(answer) for row in rows for answer in row.answers]
-        return cls(ids, segments, positions, torch.tensor([lines, columns]), torch.tensor(targets), counts)
+        at: list[tuple[int, int]] = []
+        for number, line in enumerate(lines):
+            end = 0
+            for first, row in zip(range(0, SEGMENTS * len(line), SEGMENTS), line, strict=True):
+                start, end = end, end + len(row.prompt)
+                _place(number, start, row.prompt, 0, first, ids, segments, positions)
+                for segment, answer in enumerate(row.answers, first + 1):
+                    # The prompt's last token predicts the first token of each response.
+                    columns = (start + len(row.prompt) - 1, *range(end, end + len(answer) - 1))
+                    at += [(number, column) for column in columns]
+                    _place(number, end, answer, len(row.prompt), segment, ids, segments, positions)
+                    end += len(answer)
+        answers = [answer for line in lines for row in line for answer in row.answers]
+        targets = torch.tensor([token for answer in answers for token in answer])
+        return cls(ids, segments, positions, torch.tensor(at).T, targets, [len(answer) for answer in answers])
+
+
+def _place(
+    line: int,
+    start: int,
+    tokens: list[int],
+    position: int,
+    segment: int,
+    ids: torch.Tensor,
+    segments: torch.Tensor,
+    positions: torch.Tensor,
+) -> None:
+    """Write ``tokens``, whose first stands at ``position`` of its sequence, from column ``start`` on."""
+    end = start + len(tokens)
+    ids[line, start:end] = torch.tensor(tokens)
+    segments[line, start:end] = segment
+    positions[line, start:end] = torch.arange(position, position + len(tokens))
 
 
 def model_inputs(
@@ -199,9 +238,46 @@ def model_inputs(
 
 
 def visible(segments: torch.Tensor) -> torch.Tensor:
-    """Which tokens each token sees: those before it in the prompt or in its own response, and itself.
+    """Which tokens each token sees: those before it in its own response or prompt, and its own prompt.
 
-    Padding sees the prompt, so that no softmax is over nothing. (rows, longest) -> (rows, 1, longest, longest).
+    Padding sees padding, so that no softmax is over nothing. (lines, longest) -> (lines, 1, longest, longest).
     """
-    asks, asked = segments[:, :, None], segments[:, None, :]
-    return ((asked == 0) | (asked == asks)).tril()[:, None]
+    prompts = segments - segments.remainder(SEGMENTS)
+    asks, prompt, asked = segments[:, :, None], prompts[:, :, None], segments[:, None, :]
+    return ((asked == asks) | (asked == prompt)).tril()[:, None]
+
+
+def collate(examples: Sequence[dict[str, Any]], layout: Layout, pad_id: int) -> dict[str, torch.Tensor]:
+    """A training's batch of pairs: :class:`Batch` and the pairs' other columns.
+
+    Args:
+        examples: ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, and numbers under other names.
+
+    Returns:
+        ``input_ids``, ``segments``, ``positions``, ``at``, ``targets`` as in :class:`Batch`; ``counts`` (responses,);
+        ``order`` (pairs, 2): where the sums of a pair's chosen and rejected response stand; the other columns,
+        float32, (pairs,).
+    """
+    rows = [
+        Row(str(number), pair["prompt_ids"], (pair["chosen_ids"], pair["rejected_ids"]))
+        for number, pair in enumerate(examples)
+    ]
+    lines = layout.lines(rows)
+    batch = Batch.of(lines, pad_id)
+    order = torch.empty(len(rows), 2, dtype=torch.long)
+    place = 0
+    for row in (row for line in lines for row in line):
+        for answer in range(row.first, row.first + len(row.answers)):
+            order[int(row.id), answer] = place
+            place += 1
+    others = sorted(set(examples[0]) - {"prompt_ids", "chosen_ids", "rejected_ids"})
+    return {
+        "input_ids": batch.ids,
+        "segments": batch.segments,
+        "positions": batch.positions,
+        "at": batch.at,
+        "targets": batch.targets,
+        "counts": torch.tensor(batch.counts),
+        "order": order,
+        **{name: torch.tensor([pair[name] for pair in examples], dtype=torch.float32) for name in others},
+    }

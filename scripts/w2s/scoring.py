@@ -149,7 +149,7 @@ def score_rows(
 @torch.inference_mode()
 def score_batch(model: PreTrainedModel, group: Sequence[Row], pad_id: int, layout: Layout) -> np.ndarray:
     """Log-probability sums of a batch, one forward pass; float64, (responses,), row after row."""
-    batch = Batch.of(group, pad_id)
+    batch = Batch.of([[row] for row in group], pad_id)
     on = model.device
     tensors = (batch.ids.to(on), batch.segments.to(on), batch.positions.to(on))
     inputs = model_inputs(*tensors, layout.attention, model.dtype)

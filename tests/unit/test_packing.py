@@ -164,7 +164,8 @@ def test_attention_that_takes_no_mask_is_not_given_one(encoding):
 
 
 def test_tensors_of_a_batch():
-    batch = Batch.of([Row("a", [5, 6], ([7, 8], [9])), Row("b", [4], ([3], [2]))], pad_id=1)
+    first, second = Row("a", [5, 6], ([7, 8], [9])), Row("b", [4], ([3], [2]))
+    batch = Batch.of([[first], [second]], pad_id=1)
     assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [4, 3, 2, 1, 1]]
     assert batch.segments.tolist() == [[0, 0, 1, 1, 2], [0, 1, 2, PADDING, PADDING]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 2], [0, 1, 1, 0, 0]]
@@ -173,7 +174,53 @@ def test_tensors_of_a_batch():
     assert batch.at.tolist() == [[0, 0, 0, 1, 1], [1, 2, 1, 0, 0]]
     seen = packing.visible(batch.segments)[:, 0].int().tolist()
     assert seen[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
-    assert seen[1][1:3] == [[1, 1, 0, 0, 0], [1, 0, 1, 0, 0]] and all(row[0] for row in seen[1])
+    assert seen[1][1:3] == [[1, 1, 0, 0, 0], [1, 0, 1, 0, 0]] and all(sum(row) for row in seen[1])
+
+
+def test_tensors_of_two_pairs_in_a_line():
+    batch = Batch.of([[Row("a", [5, 6], ([7], [9])), Row("b", [4], ([3, 8], [2]))]], pad_id=1)
+    assert batch.ids.tolist() == [[5, 6, 7, 9, 4, 3, 8, 2]]
+    assert batch.segments.tolist() == [[0, 0, 1, 2, 4, 5, 5, 6]]
+    assert batch.positions.tolist() == [[0, 1, 2, 2, 0, 1, 2, 1]]
+    assert batch.at[1].tolist() == [1, 1, 4, 5, 4] and batch.targets.tolist() == [7, 9, 3, 8, 2]
+    seen = packing.visible(batch.segments)[0, 0].int().tolist()
+    assert seen[4:] == [
+        [0, 0, 0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 1, 0, 0, 1],
+    ]
+
+
+def test_lines_are_filled_to_the_longest_row():
+    rows = [Row(str(length), [1] * (length - 2), ([2], [3])) for length in (4, 10, 3, 6, 5)]
+    lines = Layout(True, "sdpa").lines(rows)
+    assert [[len(row) for row in line] for line in lines] == [[10], [6, 4], [5, 3]]
+    apart = Layout(True, "sdpa", 8).lines(rows)  # the longest is 9 tokens with either response
+    assert [len(row) for line in apart for row in line] == [3, 3, 9, 9, 2, 2, 5, 5, 4, 4]
+    assert all(len(line) == 1 for line in apart)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_pairs_in_one_line_do_not_see_each_other(kind, encoding):
+    model = make(kind, encoding)
+    longer = ("\n\nHuman: Hi\n\nAssistant:", " no" * 60, " yes")
+    rows = scoring.pairs(example_rows([*PAIRS, longer]), encoding)
+    expected = scoring.score_rows(model, rows, encoding.pad_id, 1).table.set_index(["id", "response"])
+    examples = [
+        {"prompt_ids": row.prompt, "chosen_ids": row.answers[0], "rejected_ids": row.answers[1], "weight": 2}
+        for row in rows
+    ]
+    batch = packing.collate(examples, Layout.of(model), encoding.pad_id)
+    assert len(batch["input_ids"]) < len(rows) and batch["weight"].tolist() == [2] * len(rows)
+    inputs = packing.model_inputs(
+        batch["input_ids"], batch["segments"], batch["positions"], Layout.of(model).attention, torch.float32
+    )
+    with torch.no_grad():
+        found = heads.token_log_probs(model, inputs, batch["at"], batch["targets"])
+    sums = torch.stack([part.sum() for part in found.split(batch["counts"].tolist())])[batch["order"]]
+    wanted = [[expected.loc[(row.id, number), "log_prob_sum"] for number in (0, 1)] for row in rows]
+    np.testing.assert_allclose(sums.numpy(), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -200,7 +247,8 @@ def test_gradients_through_the_head_are_autograds(frozen, bias, monkeypatch):
 
 def test_mixed_precision_computes_the_head_in_the_low_one():
     torch.manual_seed(0)
-    head, hidden, targets = torch.nn.Linear(64, 11), torch.randn(7, 64, requires_grad=True), torch.arange(7)
+    head, targets = torch.nn.Linear(64, 11, bias=False), torch.arange(7)
+    hidden = torch.randn(7, 64, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         expected = head(hidden).float().log_softmax(-1).gather(-1, targets[:, None])[:, 0]
         found = heads.linear_log_probs(hidden, head.weight, head.bias, targets)
