@@ -77,6 +77,7 @@ test-cluster: $(VENV)/installed-dev ## a real SLURM and a real Apptainer, brough
 .PHONY: bench
 bench: $(VENV)/installed ## our engine beside TRL's: minutes on a quiet machine, writes benchmarks/results
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/dpo.py
 
 .PHONY: docs
 docs: $(VENV)/installed-dev ## write docs/stages and docs/configuration.md anew

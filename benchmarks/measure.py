@@ -67,6 +67,29 @@ class Shape:
         )
 
 
+def stock_dpo() -> type:
+    """TRL's DPOTrainer, made to take rows that are tokenised; all else is its own."""
+    from trl import DPOTrainer
+
+    class Tokenised(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
+            return dataset
+
+        def _precompute_ref_logps(self, dataset: Any, *rest: Any) -> Any:
+            return dataset
+
+    return Tokenised
+
+
+def tokenizer() -> Any:
+    """A tokenizer that knows the special tokens; nothing is tokenised with it."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<s>": 0, "<pad>": PAD, "</s>": END}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+
+
 def needed(shape: Shape, rows: Iterable[Row]) -> float:
     """Operations that no exact method can save: each token once, attention to what is seen, scored tokens' heads."""
     total = 0.0

@@ -33,18 +33,8 @@ BATCH_SIZES = (2, 4, 8)
 def theirs(model: Any, folder: str) -> Any:
     """TRL's trainer on rows that are tokenised."""
     from datasets import Dataset
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig
 
-    class Tokenised(DPOTrainer):
-        def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
-            return dataset
-
-        def _precompute_ref_logps(self, dataset: Any, *rest: Any) -> Any:
-            return dataset
-
-    words = Tokenizer(models.WordLevel({"<s>": 0, "<pad>": 1, "</s>": 2}, unk_token="<pad>"))
     config = DPOConfig(
         output_dir=folder,
         precompute_ref_log_probs=True,
@@ -56,8 +46,8 @@ def theirs(model: Any, folder: str) -> Any:
         disable_tqdm=True,
     )
     row = {"prompt_ids": [3], "chosen_ids": [3], "rejected_ids": [3]}
-    processing = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
-    return Tokenised(model, None, config, train_dataset=Dataset.from_list([row]), processing_class=processing)
+    given = {"train_dataset": Dataset.from_list([row]), "processing_class": measure.tokenizer()}
+    return measure.stock_dpo()(model, None, config, **given)
 
 
 def reference_pass(trainer: Any, pairs: list[Row], batch_size: int) -> np.ndarray:
