@@ -74,6 +74,11 @@ test-cluster: $(VENV)/installed-dev ## a real SLURM and a real Apptainer, brough
 	|| echo "not all packages could be installed: tests that need them will say so and skip"; fi
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -ra --durations=0 tests/cluster -k "$(ONLY)"
 
+.PHONY: bench
+bench: $(VENV)/installed ## our engine beside TRL's: minutes on a quiet machine, writes benchmarks/results
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/dpo.py
+
 .PHONY: docs
 docs: $(VENV)/installed-dev ## write docs/stages and docs/configuration.md anew
 	$(BIN)/python scripts/make_docs.py

@@ -7,8 +7,9 @@ model again.
 
 inputs:  a model in the hub's format, filtered examples, a split
 outputs: scores.parquet: id, response (0 or 1), log_prob_sum (float64, nats), token_count
-facts:   digests of the weights and of the tokenizer, number of examples, tokens that were computed
-measured: forward passes, pairs per second, share of padding
+facts:   digests of the weights and of the tokenizer, number of examples, tokens that were computed (a prompt
+         that two responses share counts once)
+measured: forward passes, pairs per second, share of padding, examples whose responses shared their prompt
 
 The number of tokens per batch changes speed and memory, not the scores (beyond rounding, about 1e-5 in
 float32).
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         artifact.measure(
             forward_passes=scores.forward_passes,
             pairs_per_s=round(len(examples) / seconds, 2),
+            packed_examples=scores.packed,
             padding_share=round(1 - scores.tokens / scores.padded_tokens, 4),
             device=str(model.device),
         )

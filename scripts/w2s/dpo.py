@@ -5,7 +5,8 @@ the loss of a pair is
 
     -log sigmoid(beta * [log p(c|x)/r(c|x) - log p(d|x)/r(d|x)]),
 
-log-probabilities being sums over the response's tokens and its EOS. The reference is not loaded: its sums come from
+log-probabilities being sums over the response's tokens and its EOS. Other losses, soft labels and weights of pairs:
+:mod:`w2s.losses`. The reference is not loaded: its sums come from
 ``score_responses`` as a table. Before the first update p = r, so that the first loss is ln 2; a run whose first loss is
 not stops at once.
 
@@ -37,8 +38,18 @@ from w2s.tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
-# TRL's losses on pairs that need no further setting. The first loss of "sigmoid" is ln 2 whatever the data.
-LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm", "apo_zero", "apo_down", "nca_pair", "sppo_hard")
+# Those of w2s.losses, which is heavy at import. The first loss of "sigmoid" is ln 2 whatever the data.
+LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "robust",
+    "sigmoid_norm",
+    "apo_zero",
+    "apo_down",
+    "nca_pair",
+    "sppo_hard",
+)
 
 
 def arguments(documentation: str) -> cli.StageParser:
@@ -53,6 +64,24 @@ def arguments(documentation: str) -> cli.StageParser:
     parser.spec("--part", choices=PARTS, help="part of the split to train on")
     parser.spec("--beta", type=float, help="strength of the pull towards the reference")
     parser.spec("--loss-type", choices=LOSSES, default="sigmoid", help="sigmoid is DPO")
+    parser.spec(
+        "--label-smoothing",
+        type=float,
+        default=0.0,
+        help="share of wrong labels that the loss robust expects",
+    )
+    parser.spec(
+        "--soft-labels",
+        action="store_true",
+        default=False,
+        help="the labels' probabilities count, not only which response is preferred",
+    )
+    parser.spec(
+        "--confidence-weights",
+        action="store_true",
+        default=False,
+        help="weigh each pair by |2 p - 1|, p being the probability of its label",
+    )
     parser.spec("--epochs", type=float, default=1.0, help="passes over the part")
     parser.spec(
         "--dropout", type=float, default=0.0, help="on hidden states; above 0 policy and reference differ"
@@ -67,9 +96,12 @@ def run(args: argparse.Namespace, script: str | Path) -> None:
     training.check_environment(args)
     if args.beta <= 0:
         raise ConfigError("beta must be above 0", where="--beta")
+    if not 0 <= args.label_smoothing < 0.5:
+        raise ConfigError("must be at least 0 and below one half", where="--label-smoothing")
     check_reference(args.reference_scores, args.model)
     labelled = join_labels(read_part(args.examples, args.split, args.part), read_labels(args.labels))
     columns = tokenised(labelled, read_scores(args.reference_scores), Encoding.load(args.model.parent))
+    columns |= certainty(labelled, args.soft_labels, args.confidence_weights)
     parents = {
         "model": args.model,
         "examples": args.examples,
@@ -159,6 +191,27 @@ def tokenised(labelled: pd.DataFrame, scores: pd.DataFrame, encoding: Encoding) 
     return columns
 
 
+def certainty(labelled: pd.DataFrame, soft: bool, weighted: bool) -> training.Columns:
+    """The columns ``probability`` (that the preferred response is the better one) and ``weight``, as wanted.
+
+    Raises:
+        DataError: one of them is wanted and a label has no probability; its id is named.
+    """
+    if not soft and not weighted:
+        return {}
+    missing = labelled[~labelled["probability"].between(0, 1)]
+    if len(missing):
+        raise DataError(
+            f"labels without a probability: {named(missing['id'])}",
+            where="--labels",
+            instead="labels of a feedback that gives probabilities, or neither soft labels nor weights",
+        )
+    second = labelled["probability"]
+    preferred = second.where(labelled["label"] == 1, 1 - second)
+    columns: training.Columns = {"probability": preferred.tolist()} if soft else {}
+    return columns | ({"weight": (2 * preferred - 1).abs().tolist()} if weighted else {})
+
+
 def job(args: argparse.Namespace, ordered: training.Columns, settings: dict[str, Any]) -> training.Job:
     """TRL's DPO trainer on pairs that are tokenised, scored and in training order."""
     from w2s import trainable, trainers  # before trl, for w2s.compat
@@ -171,7 +224,7 @@ def job(args: argparse.Namespace, ordered: training.Columns, settings: dict[str,
         **settings,
         beta=args.beta,
         loss_type=[args.loss_type],
-        label_smoothing=0.0,
+        label_smoothing=args.label_smoothing,
         max_length=None,
         padding_free=False,
         precompute_ref_log_probs=True,
@@ -183,13 +236,14 @@ def job(args: argparse.Namespace, ordered: training.Columns, settings: dict[str,
     )
     trainer = trainers.DPO(
         trainable.policy(folder, args.dropout, args.seed),
-        None,
         config,
+        Encoding.load(folder).pad_id,
         train_dataset=trainers.dataset(ordered),
         processing_class=trainable.tokenizer(folder),
         peft_config=trainable.lora(args),
     )
-    expected = math.log(2) if args.loss_type == "sigmoid" and args.dropout == 0 else None
+    plain = args.loss_type == "sigmoid" and not args.confidence_weights and args.dropout == 0
+    expected = math.log(2) if plain else None
     return training.Job(
         trainers.watch(trainer, first_loss=expected),
         trainable.copy_tokenizer(folder),

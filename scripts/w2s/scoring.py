@@ -4,16 +4,15 @@ The score of a response y to a prompt x is ``log pi(y | x)``: the sum over the t
 included, of the log-probability given everything before. It is kept per response, not per pair, so that
 implicit rewards, reference log-probabilities, perplexities and labels are arithmetic on it.
 
-Sequences are sorted by length and batched up to a budget of tokens, padding counted. Padding is on the
-right, where causal attention cannot see it, so a score does not depend on its batch (up to rounding). Only
-the positions that predict a response token go through the language-model head: its output is the largest
-tensor by far.
+The two responses of an example are one row with one prompt where the architecture allows it, see
+:mod:`w2s.packing`. Rows are sorted by length and batched up to a budget of tokens, padding counted. Padding is
+on the right, where attention does not see it, so a score does not depend on its batch (up to rounding). Only the
+positions that predict a response token go through the language-model head, see :mod:`w2s.heads`.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from w2s.errors import ArtifactError, DataError
+from w2s.errors import DataError
+from w2s.heads import token_log_probs
+from w2s.packing import Batch, Layout, Row, model_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,70 +32,65 @@ if TYPE_CHECKING:
 
 SCORE_COLUMNS = ["id", "response", "log_prob_sum", "token_count"]
 RESPONSES = (0, 1)
-# Rows of logits that are turned into log-probabilities at once, to bound the memory of the float32 copy.
-ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class ScoredSequence:
-    """One sequence to score: ``ids`` whose first ``prompt_length`` are given and whose rest is scored."""
-
-    id: str
-    response: int
-    ids: list[int]
-    prompt_length: int
-
-    @property
-    def scored(self) -> int:
-        """Number of tokens that are scored."""
-        return len(self.ids) - self.prompt_length
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What scoring gave: the table and what it took."""
+    """What scoring gave: the table and what it took.
+
+    Attributes:
+        table: one row per id and response, sorted by both; SCORE_COLUMNS.
+        forward_passes: number of batches.
+        tokens: tokens that were computed; a prompt that two responses share counts once.
+        padded_tokens: the same with padding.
+        packed: examples whose responses shared their prompt.
+    """
 
     table: pd.DataFrame
     forward_passes: int
     tokens: int
     padded_tokens: int
+    packed: int
 
 
-def sequences(examples: pd.DataFrame, encoding: Encoding) -> list[ScoredSequence]:
-    """Two sequences per example, one per response, ended by the EOS.
+def pairs(examples: pd.DataFrame, encoding: Encoding) -> list[Row]:
+    """One row per example with both responses, ended by the EOS.
 
     Raises:
         DataError: a sequence is beyond the model's positions, or has nothing in front of its first scored
         token.
     """
     prompts = encoding.prompts_ids(examples["prompt"].tolist())
+    answers = [encoding.responses_ids(examples[f"response_{response}"].tolist()) for response in RESPONSES]
     found = []
-    for response in RESPONSES:
-        answers = encoding.responses_ids(examples[f"response_{response}"].tolist())
-        for row, prompt, answer in zip(examples["id"], prompts, answers, strict=True):
+    for row, prompt, *both in zip(examples["id"], prompts, *answers, strict=True):
+        for response, answer in zip(RESPONSES, both, strict=True):
             where = f"id {row}, response {response}"
             if not prompt:
                 raise DataError(
                     "nothing predicts the response: empty prompt, tokenizer without BOS", where=where
                 )
             encoding.check_length(len(prompt) + len(answer), where)
-            found.append(ScoredSequence(row, response, prompt + answer, len(prompt)))
+        found.append(Row(row, prompt, tuple(both)))
     return found
 
 
-def batches(items: Sequence[ScoredSequence], batch_tokens: int) -> list[list[ScoredSequence]]:
-    """Group sequences, longest first, so that rows times longest row is at most ``batch_tokens``.
+def batches(rows: Sequence[Row], batch_tokens: int) -> list[list[Row]]:
+    """Group rows, longest first, so that rows times longest row is at most ``batch_tokens``.
 
-    A single sequence beyond the budget makes a batch of its own. Longest first: a lack of memory shows at
-    once.
+    A single row beyond the budget makes a batch of its own. Longest first: a lack of memory shows at once.
+    Packed rows and rows of one response are not mixed: they want different masks.
     """
-    ordered = sorted(items, key=lambda item: (-len(item.ids), item.id, item.response))
-    grouped: list[list[ScoredSequence]] = []
-    for item in ordered:
-        if grouped and (len(grouped[-1]) + 1) * len(grouped[-1][0].ids) <= batch_tokens:
-            grouped[-1].append(item)
-        else:
-            grouped.append([item])
+    grouped: list[list[Row]] = []
+    for packed in (True, False):
+        kind = [row for row in rows if (len(row.answers) > 1) == packed]
+        open_group: list[Row] = []
+        for row in sorted(kind, key=lambda row: (-len(row), row.id, row.first)):
+            if open_group and (len(open_group) + 1) * len(open_group[0]) <= batch_tokens:
+                open_group.append(row)
+            else:
+                open_group = [row]
+                grouped.append(open_group)
     return grouped
 
 
@@ -119,76 +115,47 @@ def score(
         log-probabilities in nats, ``token_count`` counts the end token.
 
     Raises:
-        DataError: see :func:`sequences`; or a score is not a finite number, the row is named.
+        DataError: see :func:`pairs`; or a score is not a finite number, the row is named.
     """
-    groups = batches(sequences(examples, encoding), batch_tokens)
-    rows: list[tuple[str, int, float, int]] = []
-    with tqdm(total=len(examples), unit="pair", disable=not progress, smoothing=0.05, mininterval=1) as bar:
+    scores = score_rows(model, pairs(examples, encoding), encoding.pad_id, batch_tokens, progress)
+    check_complete(scores.table, examples["id"])
+    return scores
+
+
+def score_rows(
+    model: PreTrainedModel, rows: Sequence[Row], pad_id: int, batch_tokens: int, progress: bool = False
+) -> Scores:
+    """:func:`score` of examples that are tokenised, without the proof that none is missing."""
+    layout = Layout.of(model)
+    groups = batches(layout.divide(rows), batch_tokens)
+    found: list[tuple[str, int, float, int]] = []
+    with tqdm(total=len(rows), unit="pair", disable=not progress, smoothing=0.05, mininterval=1) as bar:
         for group in groups:
-            for item, total in zip(group, score_batch(model, group, encoding.pad_id), strict=True):
-                rows.append((item.id, item.response, total, item.scored))
-            bar.update(len(group) / len(RESPONSES))
-    table = pd.DataFrame(rows, columns=SCORE_COLUMNS).sort_values(["id", "response"], ignore_index=True)
-    table = table.astype({"response": "int8", "log_prob_sum": "float64", "token_count": "int64"})
-    check_complete(table, examples["id"])
+            sums = iter(score_batch(model, group, pad_id, layout))
+            for row in group:
+                for response, answer in enumerate(row.answers, row.first):
+                    found.append((row.id, response, next(sums), len(answer)))
+            bar.update(sum(len(row.answers) for row in group) / len(RESPONSES))
+    table = pd.DataFrame(found, columns=SCORE_COLUMNS).sort_values(["id", "response"], ignore_index=True)
     return Scores(
-        table,
+        table.astype({"response": "int8", "log_prob_sum": "float64", "token_count": "int64"}),
         forward_passes=len(groups),
-        tokens=sum(len(item.ids) for group in groups for item in group),
-        padded_tokens=sum(len(group) * len(group[0].ids) for group in groups),
+        tokens=sum(len(row) for group in groups for row in group),
+        padded_tokens=sum(len(group) * len(group[0]) for group in groups),
+        packed=sum(len(row.answers) > 1 for group in groups for row in group),
     )
 
 
 @torch.inference_mode()
-def score_batch(model: PreTrainedModel, group: Sequence[ScoredSequence], pad_id: int) -> np.ndarray:
-    """Log-probability sums of a batch, one forward pass; float64, shape (rows,)."""
-    ids, mask, scored = padded(group, pad_id)
-    # The logits at position t predict the token at t + 1.
-    predicts = scored[:, 1:]
-    with head_only_at(model, predicts.to(model.device)):
-        output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
-    logits = output.logits
-    targets = ids[:, 1:][predicts].to(model.device)
-    if logits.shape[:2] != (1, len(targets)):
-        shape = tuple(logits.shape)
-        raise ArtifactError(f"the head of {type(model).__name__} gave logits of the unexpected shape {shape}")
-    token_log_probs = log_probs(logits[0], targets).double().cpu().numpy()
-    counts = [item.scored for item in group]
+def score_batch(model: PreTrainedModel, group: Sequence[Row], pad_id: int, layout: Layout) -> np.ndarray:
+    """Log-probability sums of a batch, one forward pass; float64, (responses,), row after row."""
+    batch = Batch.of([[row] for row in group], pad_id)
+    on = model.device
+    tensors = (batch.ids.to(on), batch.segments.to(on), batch.positions.to(on))
+    inputs = model_inputs(*tensors, layout.attention, model.dtype)
+    found = token_log_probs(model, inputs, batch.at.to(on), batch.targets.to(on))
     # Added on the CPU: sums by index on a GPU differ from run to run.
-    return np.add.reduceat(token_log_probs, np.cumsum([0, *counts[:-1]]))
-
-
-@contextlib.contextmanager
-def head_only_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[None]:
-    """Within, the model's head sees the hidden states at ``positions`` only: logits are (1, chosen, words).
-
-    Done by a hook on the head's input, so that whatever an architecture does behind its head (scaling,
-    capping) still happens.
-
-    Args:
-        positions: mask of shape (rows, longest - 1).
-    """
-    head = model.get_output_embeddings()
-    if head is None:
-        raise ArtifactError(f"{type(model).__name__} has no language-model head")
-
-    def select(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (arguments[0][:, :-1][positions].unsqueeze(0), *arguments[1:])
-
-    handle = head.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Float32 log-probabilities of ``targets`` (tokens,) under ``logits`` (tokens, words)."""
-    parts = []
-    for rows, wanted in zip(logits.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True):
-        rows = rows.float()
-        parts.append(rows.gather(-1, wanted[:, None]).squeeze(-1) - rows.logsumexp(-1))
-    return torch.cat(parts)
+    return np.add.reduceat(found.double().cpu().numpy(), np.cumsum([0, *batch.counts[:-1]]))
 
 
 def check_complete(table: pd.DataFrame, ids: pd.Series) -> None:
@@ -215,17 +182,3 @@ def check_complete(table: pd.DataFrame, ids: pd.Series) -> None:
             where=f"id {first['id']}, response {first['response']}",
             instead="--precision float32 or bfloat16, and a model whose training did not diverge",
         )
-
-
-def padded(group: Sequence[ScoredSequence], pad_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, attention mask and mask of scored tokens of a batch, padded on the right; each (rows, longest)."""
-    longest = max(len(item.ids) for item in group)
-    ids = torch.full((len(group), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(group), longest), dtype=torch.long)
-    scored = torch.zeros((len(group), longest), dtype=torch.bool)
-    for row, item in enumerate(group):
-        length = len(item.ids)
-        ids[row, :length] = torch.tensor(item.ids)
-        mask[row, :length] = 1
-        scored[row, item.prompt_length : length] = True
-    return ids, mask, scored

@@ -9,6 +9,7 @@ from w2s import compat  # noqa: F401  (before transformers and trl)
 
 # isort: split
 import argparse
+import functools
 import json
 import logging
 import math
@@ -31,13 +32,14 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as library_logging
-from trl import DPOTrainer, RewardTrainer, SFTTrainer
+from trl import DPOConfig, DPOTrainer, RewardTrainer, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from w2s import checkpoints, cli, interruption
+from w2s import checkpoints, cli, interruption, losses
 from w2s.artifact import Parents
 from w2s.errors import ConfigError, DataError, EnvironmentProblem, Interrupted
-from w2s.scoring import head_only_at, log_probs
+from w2s.heads import token_log_probs
+from w2s.packing import Layout, collate, model_inputs
 from w2s.tables import write_csv
 from w2s.training import history_interval, save_interval
 
@@ -118,8 +120,18 @@ class SFT(Resumable, SFTTrainer):
 class DPO(Resumable, DPOTrainer):
     """TRL's DPO on pairs that are tokenised and have their reference log-probabilities already.
 
-    The stock trainer would tokenise, truncate and compute the reference again; given columns it refuses.
+    The stock trainer would tokenise, truncate and compute the reference again; given columns it refuses. Columns:
+    ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, ``ref_chosen_logps``, ``ref_rejected_logps``, and if wanted
+    ``probability`` (soft label) and ``weight``, see :mod:`w2s.losses`.
+
+    The numbers are TRL's, computed from pairs that share their prompt in one row (:mod:`w2s.packing`). What only TRL's
+    metrics need (entropy and argmax over all logits) is not computed.
     """
+
+    def __init__(self, model: PreTrainedModel, config: DPOConfig, pad_id: int, **settings: Any) -> None:
+        self.layout = Layout.of(model)
+        collator = functools.partial(collate, layout=self.layout, pad_id=pad_id)
+        super().__init__(model, None, config, data_collator=collator, **settings)
 
     def _prepare_dataset(self, dataset: Dataset, *args: object) -> Dataset:
         return dataset
@@ -127,44 +139,46 @@ class DPO(Resumable, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset
 
-    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **settings: Any) -> Any:
-        """The DPO loss of a batch; other losses are left to TRL.
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        known: list[str] = self._signature_columns or []  # type: ignore[assignment]
+        self._signature_columns = [*known, "probability", "weight"]  # type: ignore[assignment]
 
-        The numbers are TRL's. Saved are what only its metrics need (entropy and argmax over all logits) and the
-        logits of the prompts.
-        """
-        if self.loss_types != ["sigmoid"] or not model.training:
-            return super().compute_loss(model, inputs, *rest, **settings)
-        chosen, rejected = self._response_log_probs(model, inputs).chunk(2)
-        margins = self.beta * (
-            (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
+    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **settings: Any) -> Any:
+        """The mean over the pairs of a batch."""
+        sums = self._response_log_probs(model, inputs)
+        counts = inputs["counts"][inputs["order"]]
+        references = torch.stack([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]], dim=1)
+        chosen, rejected = (
+            losses.Side(ratio, number) for ratio, number in zip((sums - references).T, counts.T, strict=True)
         )
-        self._keep(inputs, margins.detach(), chosen.detach(), rejected.detach())
-        return -torch.nn.functional.logsigmoid(margins).mean()
+        found = losses.pair_losses(
+            self.loss_types[0],
+            chosen,
+            rejected,
+            self.beta,
+            self.label_smoothing,
+            inputs.get("probability"),
+            inputs.get("weight"),
+        )
+        self._keep(sums.detach(), self.beta * (sums.detach() - references))
+        return found.mean()
 
     def _response_log_probs(self, model: Any, inputs: Any) -> torch.Tensor:
-        """Sums over the response's tokens, ``(2 * pairs,)``: first the chosen, then the rejected responses."""
-        predicts = inputs["completion_mask"][:, 1:].bool()
-        with head_only_at(self.accelerator.unwrap_model(model), predicts):
-            logits = model(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-            ).logits
-        found = log_probs(logits[0], inputs["input_ids"][:, 1:][predicts])
-        return found.new_zeros(predicts.shape).masked_scatter(predicts, found).sum(dim=1)
+        """Sums over the response's tokens, (pairs, 2): of the chosen and of the rejected response."""
+        tensors = (inputs["input_ids"], inputs["segments"], inputs["positions"])
+        given = model_inputs(*tensors, self.layout.attention, torch.float32)
+        inner = self.accelerator.unwrap_model(model)
+        found = token_log_probs(model, given, inputs["at"], inputs["targets"], inner)
+        # Added part by part: sums by index on a GPU differ from run to run.
+        sums = torch.stack([part.sum() for part in found.split(inputs["counts"].tolist())])
+        return sums[inputs["order"]]
 
-    def _keep(self, inputs: Any, margins: torch.Tensor, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
-        """Remember what the history shows, under TRL's names; means over all processes."""
-        values = torch.stack(
-            [
-                margins.mean(),
-                (margins > 0).float().mean(),
-                self.beta * (chosen - inputs["ref_chosen_logps"]).mean(),
-                self.beta * (rejected - inputs["ref_rejected_logps"]).mean(),
-                chosen.mean(),
-                rejected.mean(),
-            ]
-        )
-        means = self.accelerator.reduce(values, reduction="mean").tolist()
+    def _keep(self, sums: torch.Tensor, rewards: torch.Tensor) -> None:
+        """Remember what the history shows, under TRL's names; means over all processes. Both are (pairs, 2)."""
+        margins = rewards[:, 0] - rewards[:, 1]
+        values = [margins.mean(), (margins > 0).float().mean(), *rewards.mean(0), *sums.mean(0)]
+        means = self.accelerator.reduce(torch.stack(values), reduction="mean").tolist()
         for name, value in zip(DPO_METRICS, means, strict=True):
             self._metrics["train"][name].append(value)
 

@@ -10,7 +10,7 @@ import pytest
 import score_responses
 import torch
 from tiny import PAIRS, example_rows
-from w2s import scoring
+from w2s import heads, scoring
 from w2s.artifact import load
 from w2s.encoding import Encoding
 from w2s.errors import ArtifactError, DataError
@@ -55,40 +55,41 @@ def test_does_not_depend_on_the_batch(tiny_model):
     model, encoding = load_causal(tiny_model, on="cpu"), Encoding.load(tiny_model)
     examples = example_rows(MANY)
     alone = scoring.score(model, encoding, examples, batch_tokens=1)
-    assert alone.forward_passes == 40 and alone.padded_tokens == alone.tokens
+    assert alone.forward_passes == alone.packed == 20 and alone.padded_tokens == alone.tokens
     for budget in (150, 1000, 10**6):
         batched = scoring.score(model, encoding, examples.sample(frac=1, random_state=budget), budget)
-        assert batched.forward_passes < 40
+        assert batched.forward_passes < 20 and batched.tokens == alone.tokens <= batched.padded_tokens
         pd.testing.assert_frame_equal(batched.table, alone.table, check_exact=False, rtol=0, atol=1e-4)
 
 
 def test_batches_keep_to_the_budget(tiny_model):
-    items = scoring.sequences(example_rows(MANY), Encoding.load(tiny_model))
-    longest = max(len(item.ids) for item in items)
-    groups = scoring.batches(items, 3 * longest)
-    assert sorted((item.id, item.response) for group in groups for item in group) == sorted(
-        (item.id, item.response) for item in items
-    )
-    assert all(len(group) * max(len(item.ids) for item in group) <= 3 * longest for group in groups)
-    assert len(groups[0]) == 3 and len(groups) < len(items) / 3 + 1
-    assert [len(group) for group in scoring.batches(items, 1)] == [1] * len(items)
+    rows = scoring.pairs(example_rows(MANY), Encoding.load(tiny_model))
+    rows = [part for number, row in enumerate(rows) for part in (row.apart() if number % 3 else [row])]
+    longest = max(map(len, rows))
+    groups = scoring.batches(rows, 3 * longest)
+    named = [[(row.id, row.first, len(row.answers)) for row in group] for group in [rows, *groups]]
+    assert sorted(sum(named[1:], [])) == sorted(named[0])
+    assert all(len(group) * max(map(len, group)) <= 3 * longest for group in groups)
+    assert all(len({len(row.answers) for row in group}) == 1 for group in groups)
+    assert len(groups[0]) == 3 and len(groups) < len(rows) / 3 + 2
+    assert [len(group) for group in scoring.batches(rows, 1)] == [1] * len(rows)
     assert scoring.batches([], 10) == []
 
 
 def test_head_sees_response_positions_only(tiny_model):
     model, encoding = load_causal(tiny_model, on="cpu"), Encoding.load(tiny_model)
     seen: list[torch.Size] = []
-    handle = model.lm_head.register_forward_hook(lambda module, given, made: seen.append(made.shape))
+    handle = model.lm_head.register_forward_hook(lambda module, given, made: seen.append(given[0].shape))
     table = scoring.score(model, encoding, example_rows(), 10**6).table
     handle.remove()
-    assert seen == [(1, table["token_count"].sum(), model.config.vocab_size)]
-    assert model(torch.tensor([[5, 6, 7]])).logits.shape[:2] == (1, 3)  # nothing is left behind
+    assert seen == [(1, table["token_count"].sum(), model.config.hidden_size)]
+    assert model(torch.tensor([[5, 6, 7]])).logits.shape == (1, 3, model.config.vocab_size)  # nothing is left
 
 
 def test_logits_of_half_precision_are_summed_in_float32():
     logits = torch.randn(3000, 7, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(3000) % 7
-    found = scoring.log_probs(logits.bfloat16(), targets)
+    found = heads.log_probs(logits.bfloat16(), targets)
     assert found.dtype == torch.float32
     expected = logits.bfloat16().double().log_softmax(-1)[torch.arange(3000), targets]
     assert torch.allclose(found.double(), expected, atol=1e-6)
@@ -119,7 +120,7 @@ def test_nothing_before_the_response(tiny_model):
     assert len(scoring.score(model, encoding, examples).table) == 2  # the BOS predicts the first token
     bare = Encoding(encoding.tokenizer, None, 2, 1)
     with pytest.raises(DataError, match="nothing predicts"):
-        scoring.sequences(examples, bare)
+        scoring.pairs(examples, bare)
 
 
 def test_nan_is_refused_by_row(tiny_model):
@@ -168,7 +169,9 @@ def test_stage(tiny_model, make_examples, tmp_path):
     assert made.spec == {"part": "unlabelled", "precision": "float32"}
     assert made.facts["weights_digest"] == weights_digest(tiny_model)
     assert made.facts["tokenizer_digest"] == Encoding.load(tiny_model).digest
-    assert made.run["measured"]["forward_passes"] > 1
+    measured = made.run["measured"]
+    assert measured["forward_passes"] > 1 and measured["packed_examples"] == len(kept)
+    assert 0 <= measured["padding_share"] < 1
     again = tmp_path / "again" / "manifest.json"
     words[-1] = again
     score_responses.main(list(map(str, words)))

@@ -1,0 +1,212 @@
+"""What all benchmarks share: models of a given shape, interleaved rounds, the machine's peak, the result's file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+import torch
+from rows import END, PAD, VOCABULARY
+from w2s import compat  # noqa: F401  (before transformers)
+from w2s.packing import Row
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of an OPT model."""
+
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    feed_forward: int = 3072
+    vocabulary: int = VOCABULARY
+
+    def model(self, seed: int = 0) -> Any:
+        """A model of random weights without dropout, float32."""
+        from transformers import OPTConfig, OPTForCausalLM
+
+        torch.manual_seed(seed)
+        config = OPTConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            word_embed_proj_dim=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            ffn_dim=self.feed_forward,
+            max_position_embeddings=2048,
+            dropout=0.0,
+            attention_dropout=0.0,
+            layerdrop=0.0,
+            pad_token_id=PAD,
+            bos_token_id=END,
+            eos_token_id=END,
+        )
+        return OPTForCausalLM(config).eval()
+
+    def flops(self, tokens: float, seen: float, scored: float) -> float:
+        """Operations of a forward pass: products with weights, attention over ``seen`` pairs of tokens, the head.
+
+        A multiplication with its addition counts two; everything else (norms, softmax) is left out.
+        """
+        linear = 2 * self.layers * (4 * self.width**2 + 2 * self.width * self.feed_forward)
+        return (
+            tokens * linear + 4 * self.layers * self.width * seen + 2 * self.width * self.vocabulary * scored
+        )
+
+
+def stock_dpo() -> type:
+    """TRL's DPOTrainer, made to take rows that are tokenised; all else is its own."""
+    from trl import DPOTrainer
+
+    class Tokenised(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
+            return dataset
+
+        def _precompute_ref_logps(self, dataset: Any, *rest: Any) -> Any:
+            return dataset
+
+    return Tokenised
+
+
+def tokenizer() -> Any:
+    """A tokenizer that knows the special tokens; nothing is tokenised with it."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<s>": 0, "<pad>": PAD, "</s>": END}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+
+
+def needed(shape: Shape, rows: Iterable[Row]) -> float:
+    """Operations that no exact method can save: each token once, attention to what is seen, scored tokens' heads."""
+    total = 0.0
+    for row in rows:
+        start = len(row.prompt)
+        seen = start * (start + 1) / 2
+        seen += sum(len(answer) * (start + (len(answer) + 1) / 2) for answer in row.answers)
+        total += shape.flops(len(row), seen, row.scored)
+    return total
+
+
+def done(shape: Shape, groups: Iterable[list[Row]]) -> float:
+    """Operations of our batches: padding, and attention over whole squares."""
+    total = 0.0
+    for group in groups:
+        longest = max(map(len, group))
+        total += shape.flops(len(group) * longest, len(group) * longest**2, sum(row.scored for row in group))
+    return total
+
+
+def clock() -> float:
+    """Seconds: of the wall's clock; with W2S_BENCH_CLOCK=processor those that this process was given a core.
+
+    The second is for a machine that others use too, and means something with one thread only: a thread that waits for
+    another one counts as working.
+    """
+    if os.environ.get("W2S_BENCH_CLOCK") != "processor":
+        return time.perf_counter()
+    if torch.get_num_threads() > 1:
+        raise SystemExit("W2S_BENCH_CLOCK=processor needs OMP_NUM_THREADS=1")
+    return time.process_time()
+
+
+def per_second(what: str) -> str:
+    """The unit of a rate under :func:`clock`."""
+    return f"{what}/s" + (" of one core" if os.environ.get("W2S_BENCH_CLOCK") == "processor" else "")
+
+
+def done_apart(shape: Shape, pairs: list[Row], batch_size: int) -> float:
+    """Operations of TRL's batches: two padded sequences per pair, and the head at every place."""
+    total = 0.0
+    for start in range(0, len(pairs), batch_size):
+        part = pairs[start : start + batch_size]
+        longest, sequences = max(row.longest for row in part), 2 * len(part)
+        total += shape.flops(sequences * longest, sequences * longest**2, sequences * longest)
+    return total
+
+
+def peak(dtype: torch.dtype, size: int = 1536, products: int = 6) -> float:
+    """Operations per second of square matrix products, the best of ``products`` after one that warms up."""
+    left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    out = torch.empty(size, size, dtype=dtype)
+    torch.mm(left, right, out=out)
+    times = []
+    for _ in range(products):
+        started = clock()
+        torch.mm(left, right, out=out)
+        times.append(clock() - started)
+    return 2 * size**3 / min(times)
+
+
+@dataclass
+class Measured:
+    """Of one side, for each round: seconds and what it returned."""
+
+    seconds: list[float]
+    made: list[Any]
+
+
+def interleaved(rounds: int, sides: dict[str, Callable[[], Any]]) -> dict[str, Measured]:
+    """Run all sides in turn, ``rounds`` times; what else the machine does then hits all of them."""
+    found = {name: Measured([], []) for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            started = clock()
+            found[name].made.append(run())
+            found[name].seconds.append(clock() - started)
+    return found
+
+
+def ratio(faster: Measured, slower: Measured) -> float:
+    """Median over the rounds of how many times ``faster`` fits into ``slower``."""
+    return median(b / a for a, b in zip(faster.seconds, slower.seconds, strict=True))
+
+
+def shares_of_peak(flops: dict[str, float], side: Measured, peaks: Measured) -> dict[str, float]:
+    """Median over the rounds of ``flops`` per second, as a share of the peak of the same round."""
+    rounds = list(zip(side.seconds, peaks.made, strict=True))
+    return {name: round(median(count / s / top for s, top in rounds), 3) for name, count in flops.items()}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, with how busy it is."""
+    names = ("torch", "transformers", "trl", "accelerate", "peft", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def write(result: dict[str, Any]) -> None:
+    """Write ``results/<name>.json`` and say it in one line."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{result['name']}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    met = "met" if result["met"] else "missed"
+    print(
+        f"{result['name']}: {result['ours']} against {result['theirs']} {result['unit']}, "
+        f"ratio {result['ratio']}, target {result['target']}: {met}"
+    )
