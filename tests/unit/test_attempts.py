@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -115,8 +116,9 @@ def taken(output: Path) -> Iterator[Callable[[], bool]]:
         return got.wait(0.5)
 
     yield attempt
-    for path in attempts.job_folder(output).glob("lock.*"):
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # who got it may remove the folder at this very moment
+        for path in attempts.job_folder(output).glob("lock.*"):
+            path.unlink(missing_ok=True)
     for thread in waiting:
         thread.join(5)
         assert not thread.is_alive()
