@@ -89,15 +89,9 @@ def side_alone(side: str, micro: int, pairs: list[Row]) -> dict[str, float]:
     """Loss of two steps, and the most memory that this process has held, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(side, folder)
-        before = most_memory()
+        before = measure.most_memory()
         found = [step(made, pairs, micro) for _ in range(2)]
-    return {"first_loss": found[0], "second_loss": found[1], "before": before, "peak": most_memory()}
-
-
-def most_memory() -> float:
-    """The most resident memory of this program so far, MiB; getrusage would count that of the process it came from."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    return {"first_loss": found[0], "second_loss": found[1], "before": before, "peak": measure.most_memory()}
 
 
 def in_own_process(side: str, micro: int) -> dict[str, float]:

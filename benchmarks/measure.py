@@ -181,6 +181,12 @@ def shares_of_peak(flops: dict[str, float], side: Measured, peaks: Measured) -> 
     return {name: round(median(count / s / top for s, top in rounds), 3) for name, count in flops.items()}
 
 
+def most_memory() -> float:
+    """The most resident memory of this program so far, MiB; getrusage would count that of the process it came from."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine, with how busy it is."""
     names = ("torch", "transformers", "trl", "accelerate", "peft", "numpy")
