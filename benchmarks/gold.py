@@ -2,9 +2,9 @@
 
 Theirs is ``pipeline("text-classification", function_to_apply="none")`` in file order, at the best of the batch sizes 1, 2, 4
 and 8, found on a part of the texts first. Ours is ``w2s.rewards.score`` with its own tokenisation. OPT-125M's shape with one
-logit and random weights; the texts are HH-RLHF's (``--rows``), or random words of the same lengths.
+logit and random weights; the texts are HH-RLHF's, or random words, one token each, of the same lengths.
 
-    python benchmarks/gold.py --tokenizer FOLDER [--rows FOLDER]
+    python benchmarks/gold.py [--rows FOLDER --tokenizer FOLDER]
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turn; the result as it is written."""
     from transformers import AutoTokenizer, pipeline
 
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, local_files_only=True)
+    if args.rows:
+        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, local_files_only=True)
+    else:
+        tokenizer = measure.tokenizer(rows.VOCABULARY)
     given = rows.real(args.rows, args.tokenizer, args.texts) if args.rows else rows.drawn(args.texts)
     sequences = [row.apart()[0] for row in given]
     texts = [tokenizer.decode(row.prompt[1:] + row.answers[0][:-1]) for row in sequences]
@@ -117,7 +120,7 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=Path, help="folder with HH-RLHF's *.jsonl.gz; default: texts as long as they"
     )
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of OPT's tokenizer")
+    parser.add_argument("--tokenizer", type=Path, help="folder of OPT's tokenizer, for --rows")
     parser.add_argument("--texts", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-tokens", type=int, default=1024)

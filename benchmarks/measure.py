@@ -81,13 +81,16 @@ def stock_dpo() -> type:
     return Tokenised
 
 
-def tokenizer() -> Any:
-    """A tokenizer that knows the special tokens; nothing is tokenised with it."""
-    from tokenizers import Tokenizer, models
+def tokenizer(vocabulary: int = END + 1) -> Any:
+    """A tokenizer of made-up words, one token each, and the special tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({"<s>": 0, "<pad>": PAD, "</s>": END}, unk_token="<pad>"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+    special = {"<s>": 0, "<pad>": PAD, "</s>": END}
+    words = {f"w{number}": number for number in range(END + 1, vocabulary)}
+    made = Tokenizer(models.WordLevel({**special, **words}, unk_token="<pad>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>")
 
 
 def needed(shape: Shape, rows: Iterable[Row]) -> float:
