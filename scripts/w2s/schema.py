@@ -255,7 +255,7 @@ class Data(Section):
         None,
         description="noise of a world's human labels: P(prefer a) = sigmoid(reward gap / temperature); 0 = no noise",
     )
-    limit: Whole = Field(0, description="keep this many rows of each file only; 0 = all")
+    limit: Whole = Field(0, description="keep this many rows at most, a random sample of all files; 0 = all")
     tokenizer: Name = Field(description="tokenizer of the length filter")
     max_tokens: Count = Field(
         512, description="both sequences at most this long, beginning-of-sequence token included"
