@@ -90,10 +90,15 @@ test-cluster: $(VENV)/installed-dev ## a real SLURM and a real Apptainer, brough
 	|| echo "not all packages could be installed: tests that need them will say so and skip"; fi
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -ra --durations=0 tests/cluster -k "$(ONLY)"
 
+# Real rows where there are some: make bench DATA=<folder with the HH files> [TOKENIZER=<folder>]
+BENCH_ROWS := $(if $(DATA),--rows $(abspath $(DATA)) --tokenizer $(abspath $(or $(TOKENIZER),$(DATA)/../opt-tokenizer)))
 .PHONY: bench
-bench: $(VENV)/installed ## our engine beside TRL's: minutes on a quiet machine, writes benchmarks/results
-	$(BIN)/python benchmarks/scoring.py
-	$(BIN)/python benchmarks/dpo.py
+bench: $(VENV)/installed ## ours beside the libraries', half an hour on two quiet cores: make bench [DATA=<folder>]; then the table
+	$(BIN)/python benchmarks/startup.py
+	for name in scoring.py "scoring.py --precision bfloat16" dpo.py sft.py gold.py generation.py; do $(BIN)/python benchmarks/$$name $(BENCH_ROWS) || exit 1; done
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/gpu.py $(BENCH_ROWS)
+	@echo "(the demo beside itself at another commit: benchmarks/demo.py)"; $(BIN)/python benchmarks/table.py
 
 .PHONY: docs
 docs: $(VENV)/installed-dev ## write docs/stages and docs/configuration.md anew

@@ -20,7 +20,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from w2s import cli, world
+from w2s import cli
 from w2s.artifact import Artifact
 from w2s.errors import ConfigError, DataError
 from w2s.tables import read_examples, write_parquet
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the corpus."""
     args = arguments(argv)
     if args.kind == "world":
+        from w2s import world
+
         corpus, facts = world.make_texts(args.world, args.texts, args.seed), dict[str, int]()
     else:
         import pandas as pd

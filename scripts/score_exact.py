@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from w2s import cli, world
+from w2s import cli
 from w2s.artifact import Artifact, load
 from w2s.errors import DataError
 from w2s.runs import parse_run
@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the artifact."""
     args = arguments().parse_args(argv)
     parse_run(args.run)
+
+    from w2s import world
+
     world.Settings.read(args.world)
     path = load(args.generations).path("generations.parquet")
     generations = read_parquet(path, ["id", "prompt", "response"])

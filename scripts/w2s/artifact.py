@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +316,8 @@ def files_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
 
 def environment() -> dict[str, Any]:
     """Interpreter, library versions and hardware, read without importing a library."""
+    from importlib import metadata
+
     versions = {}
     for library in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):

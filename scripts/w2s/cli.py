@@ -7,6 +7,7 @@ manifest and compared by the workflow) and options (how it is executed: devices,
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -18,6 +19,9 @@ from typing import Any
 from w2s import interruption
 from w2s.errors import Interrupted, W2SError
 
+# torch and its like make a million objects at import, all of them to stay: looking through them for garbage again and
+# again would take a sixth of a start.
+gc.set_threshold(10_000, 20, 50)
 EXIT_WRONG_INPUT = 2
 EXIT_NO_MEMORY = 1
 # What libraries say in a plain RuntimeError when an allocation fails: torch on a CPU, CUDA outside torch's allocator.

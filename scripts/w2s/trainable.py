@@ -10,10 +10,9 @@ import logging
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -28,6 +27,9 @@ from transformers import (
 from w2s import models
 from w2s.encoding import Encoding
 from w2s.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 # How model families call the dropout on hidden states, and the others, which are always switched off.
 HIDDEN_DROPOUT = ("dropout", "resid_pdrop", "resid_dropout", "hidden_dropout", "embd_pdrop", "embed_dropout")
@@ -126,6 +128,8 @@ def lora(args: argparse.Namespace) -> LoraConfig | None:
     """The adapters to train, on the layers that PEFT chooses for the model family; None to train all weights."""
     if args.lora_rank == 0:
         return None
+    from peft import LoraConfig, TaskType
+
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=args.lora_rank,
@@ -139,4 +143,8 @@ def adapted(args: argparse.Namespace) -> Any:
     """The model as it was before training, with fresh adapters if there are any."""
     model = policy(args.model.parent, args.dropout, args.seed)
     adapters = lora(args)
-    return model if adapters is None else get_peft_model(model, adapters)
+    if adapters is None:
+        return model
+    from peft import get_peft_model
+
+    return get_peft_model(model, adapters)

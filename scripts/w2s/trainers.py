@@ -23,7 +23,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from peft import PeftModel
 from transformers import (
     PreTrainedModel,
     Trainer,
@@ -501,7 +500,7 @@ def save(
         model.load_state_dict(weights)
     else:
         model = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(model, PeftModel):
+    if hasattr(model, "merge_and_unload"):  # peft's, which is not loaded where there are no adapters
         model = model.merge_and_unload()
     model.save_pretrained(folder)
     # Its sampling defaults would be taken silently by whoever generates; those are declared settings here.
