@@ -95,7 +95,9 @@ def main(arguments: list[str]) -> None:
     if mode == "--imports":
         load_all(script, sys.path[0])
         stop()
-    if not mode:
+    if LOOK_UP in sys.modules:  # forked from a process that has the libraries
+        setattr(sys.modules[LOOK_UP], "embedding", stop)  # noqa: B010
+    elif not mode:
         sys.meta_path.insert(0, Trap())
     sys.argv = arguments
     try:
