@@ -35,7 +35,7 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
-# Columns that the buffers have in reserve: after so many tokens everything is copied once.
+# Columns that the buffers have in reserve, for more tokens and for longer prompts: then everything is copied once.
 SPARE_COLUMNS = 64
 # Prompts are let in once they are this share of what runs: reading a prompt makes all others wait.
 WORTHWHILE = 1 / 8
@@ -96,7 +96,7 @@ def decode(
         choose: gives the next token of each continuation from the logits.
         ended: tells which are over.
         budget: tokens, of prompts and answers, that may be held at once; a single prompt runs in any case. The buffers
-            take an eighth and SPARE_COLUMNS per sequence more.
+            take an eighth and twice SPARE_COLUMNS per sequence more.
         pad_id: fills up what the model does not see.
 
     Yields:
@@ -258,11 +258,11 @@ class SharedClockCache(Cache):
 
     def _move(self, rows: int, width: int) -> None:
         """Into new buffers for ``rows`` rows and pasts of ``width`` tokens, with room for more of both."""
-        capacity = (rows + rows // 8, width + SPARE_COLUMNS)
-        live = slice(self.end - self.width, self.end)
+        capacity, end = (rows + rows // 8, width + 2 * SPARE_COLUMNS), width + SPARE_COLUMNS
         for layer in self.layers:
-            layer.move(capacity, len(self.lengths), live, slice(width - self.width, width))
-        self.capacity, self.end = capacity, width
+            live, to = (slice(last - self.width, last) for last in (self.end, end))
+            layer.move(capacity, len(self.lengths), live, to)
+        self.capacity, self.end = capacity, end
 
 
 class SharedClockLayer(CacheLayerMixin):

@@ -209,8 +209,8 @@ def test_buffers_hold_each_rows_own_past(monkeypatch):
     for value in (100.0, 110, 120, 130):  # beyond the spare columns
         step(value)
         check()
-    cache.admit(filled(3, 9, 200.0), [9, 1, 5])  # longer than all, more rows than there is room for
-    expected += [[200.0 + place for place in range(9)], [217.0], [222.0, 223, 224, 225, 226]]
+    cache.admit(filled(3, 19, 200.0), [19, 1, 5])  # longer than all, more rows than there is room for
+    expected += [[200.0 + place for place in range(19)], [237.0], [252.0, 253, 254, 255, 256]]
     check()
     for row in (3, 0):
         cache.release(row)
@@ -257,7 +257,7 @@ def test_buffers_do_not_grow_beyond_what_is_in_reserve():
         patch.setattr(decoding, "SPARE_COLUMNS", 8)
         run(model, some_prompts(40), budget=8 * (23 + NEW))
     assert len(largest) > 3
-    assert max(rows * (columns - 8) for rows, columns in largest) <= 8 * (23 + NEW) * 9 / 8
+    assert max(rows * (columns - 16) for rows, columns in largest) <= 8 * (23 + NEW) * 9 / 8
 
 
 def test_responses_come_as_they_end(tiny_model):
