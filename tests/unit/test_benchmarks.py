@@ -60,3 +60,30 @@ def test_the_processors_clock_needs_one_thread(measure, monkeypatch):
     with pytest.raises(SystemExit, match="OMP_NUM_THREADS=1"):
         measure.clock()
     assert measure.per_second("pairs") == "pairs/s of one core"
+
+
+def test_both_sides_of_generation_give_the_lengths_that_are_forced(measure):
+    """Work is counted as the loop does it: one pass for the prompts, then one for each further token of the longest."""
+    import generation
+
+    shape = measure.Shape(width=8, layers=2, heads=2, feed_forward=16, vocabulary=60)
+    model, prompts, ends = shape.model(), [[5, 6, 7], [8, 9], [10, 11]], [4, 1, 6]
+    assert generation.theirs(model, prompts, ends, 2) == ends
+    found = []
+    work = generation.counted(model, lambda: found.append(generation.ours(model, prompts, ends, 64)))
+    assert found == [ends]
+    assert (work.passes, work.answered) == (6, sum(ends))
+    assert work.tokens == 3 * 3 + 2 * 3 + 2 * 1
+    shares = generation.shares(model, lambda: generation.ours(model, prompts, ends, 64))
+    assert set(shares) == {"attention", "head", "drawing", "buffers", "layers"}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01) and min(shares.values()) > 0
+
+
+def test_forced_ends_are_like_the_real_ones(measure):
+    import generation
+    import rows
+
+    ends = generation.drawn_ends(2000, 256)
+    assert min(ends) >= 1 and max(ends) == 256
+    assert np.median(ends) == pytest.approx(rows.RESPONSE[5], rel=0.1)
+    assert np.mean(generation.drawn_ends(2000, 64)) == pytest.approx(np.mean(ends) / 4, rel=0.03)
