@@ -125,7 +125,7 @@ def generate_each(
             names the prompt.
     """
     ids = encoding.prompts_ids([text for _, text in prompts])
-    _check_positions(prompts, ids, sampling.max_new_tokens, _positions(model, encoding))
+    check_positions(prompts, ids, sampling.max_new_tokens, positions(model.config, encoding))
     names = [name for name, _ in prompts]
     respond = _respond if decodable(model) else _respond_in_batches
     with tqdm(total=len(ids), unit="prompt", disable=not progress, smoothing=0.05, mininterval=1) as bar:
@@ -427,14 +427,20 @@ def _warpers(sampling: Sampling) -> Iterator[LogitsProcessor]:
         yield TopPLogitsWarper(sampling.top_p)
 
 
-def _positions(model: PreTrainedModel, encoding: Encoding) -> int | None:
-    limits = [encoding.positions, getattr(model.config, "max_position_embeddings", None)]
+def positions(config: Any, encoding: Encoding) -> int | None:
+    """How many tokens a model can take by its configuration and its tokenizer's; None if neither says."""
+    limits = [encoding.positions, getattr(config, "max_position_embeddings", None)]
     return min((limit for limit in limits if limit), default=None)
 
 
-def _check_positions(
+def check_positions(
     prompts: Sequence[tuple[str, str]], ids: Sequence[Sequence[int]], new: int, positions: int | None
 ) -> None:
+    """Refuse (id, text) prompts whose ``ids`` with ``new`` tokens more are beyond ``positions``, or that have none.
+
+    Raises:
+        DataError: the prompt is named.
+    """
     longest = max(map(len, ids), default=0)
     for (prompt_id, _), tokens in zip(prompts, ids, strict=True):
         if not tokens:
