@@ -51,6 +51,8 @@ EOS, STOP, LENGTH = "eos", "stop", "length"
 STOP_TAIL = 16
 # Numbers of four bytes that are worked on at once.
 CACHED = 1 << 18
+# Words for which all noise is computed sooner than which of it matters.
+FEW = 6000
 # More than float32 is off by in a noise of at most 23.
 ROUNDING = 1e-4
 
@@ -212,9 +214,10 @@ def gumbel_argmax(scores: torch.Tensor, keys: Sequence[int], steps: Sequence[int
     """For each row of ``scores`` (keys, vocabulary), float32, the token whose score plus noise is the largest.
 
     That of ``scores + gumbel_noise(keys, steps, vocabulary)``. On a CPU, where the noise's two logarithms per token
-    would take most of the time, they are computed only where a cheap upper bound says that the token may win.
+    would take most of the time, they are computed only where a cheap upper bound says that the token may win; with
+    FEW words that is not worthwhile.
     """
-    if scores.device.type != "cpu":
+    if scores.device.type != "cpu" or scores.shape[1] <= FEW:
         return (scores + gumbel_noise(keys, steps, scores.shape[1], scores.device)).argmax(-1)
     starts, tokens = _starts(keys, steps, scores.device), _token_hashes(scores.shape[1], scores.device)
     rows = _rows_at_once(scores.device, scores.shape[1])
