@@ -6,13 +6,14 @@ OPT-125M's shape with random weights: speed does not depend on their values. Wha
 forced, alike for both sides, in two cases:
 
 - *ends like HH-RLHF's*, the headline: each prompt has an end of its own, drawn from the measured lengths of responses
-  (benchmarks/rows.py) and cut at 256 tokens. With fewer ``--new-tokens`` all ends shrink in proportion;
+  (benchmarks/rows.py) and cut at 256 tokens;
 - *no ends*: all responses have all tokens, so that nothing can leave early.
 
-Stop texts and the texts themselves are left out on both sides.
+With fewer ``--new-tokens`` than 256 all lengths shrink in proportion, those of the prompts too, so that reading and
+writing keep their shares. Stop texts and the texts themselves are left out on both sides.
 
     python benchmarks/generation.py [--rows FOLDER --tokenizer FOLDER]           # 200 prompts, 256 tokens: hours on two cores
-    python benchmarks/generation.py --prompts 32 --new-tokens 64 --rounds 5 ...  # minutes
+    python benchmarks/generation.py --prompts 48 --new-tokens 64 ...             # about ten minutes
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def drawn_ends(number: int, new_tokens: int, seed: int = 0) -> list[int]:
     quantiles = np.random.default_rng(seed).random(number)
     lengths = np.minimum(np.interp(quantiles, rows.DECILES, rows.RESPONSE), FULL)
     return np.ceil(lengths * new_tokens / FULL).astype(int).tolist()
+
+
+def shrunk(prompt: list[int], new_tokens: int) -> list[int]:
+    """The prompt's last tokens, so many of them as ``new_tokens`` are of FULL."""
+    return prompt[-max(1, round(len(prompt) * new_tokens / FULL)) :]
 
 
 # -- the two sides -----------------------------------------------------------------------------------------------
@@ -257,7 +263,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     shape = Shape()
     model = shape.model()
     source = rows.real(args.rows, args.tokenizer, args.prompts) if args.rows else rows.drawn(args.prompts)
-    prompts = [row.prompt for row in source]
+    prompts = [shrunk(row.prompt, args.new_tokens) for row in source]
     cases = {
         "hh_ends": drawn_ends(len(prompts), args.new_tokens),
         "no_ends": [args.new_tokens] * len(prompts),

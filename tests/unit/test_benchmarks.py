@@ -87,3 +87,5 @@ def test_forced_ends_are_like_the_real_ones(measure):
     assert min(ends) >= 1 and max(ends) == 256
     assert np.median(ends) == pytest.approx(rows.RESPONSE[5], rel=0.1)
     assert np.mean(generation.drawn_ends(2000, 64)) == pytest.approx(np.mean(ends) / 4, rel=0.03)
+    assert generation.shrunk(list(range(40)), 64) == list(range(30, 40))
+    assert generation.shrunk([7], 64) == [7] and generation.shrunk([7, 8], 256) == [7, 8]
