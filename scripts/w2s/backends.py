@@ -10,8 +10,10 @@ vLLM pins its own torch and transformers. It is therefore never imported here: i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -147,6 +149,7 @@ def _converse(python: Path, lines: list[dict[str, Any]]) -> Iterator[dict[str, A
         text=True,
         encoding="utf-8",
         env=environment,
+        process_group=0,
     )
     assert worker.stdin is not None and worker.stdout is not None
     try:
@@ -165,7 +168,8 @@ def _converse(python: Path, lines: list[dict[str, Any]]) -> Iterator[dict[str, A
                 instead="--backend transformers, which changes the texts",
             )
     finally:
-        worker.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)  # with the processes that vLLM has for further GPUs
         worker.wait()
 
 

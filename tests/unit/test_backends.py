@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ PROMPTS = [("a", "What do cats eat?"), ("b", "Who?"), ("c", "How do I bake bread
 # As much of vLLM's interface as is used. It answers the last prompts first, writes down what it was given, and prints
 # to standard output as vLLM does. What it answers stands in `script.json`: of each prompt token ids and why they end.
 STAND_IN = """
-import json, os
+import json, os, subprocess
 HERE = os.path.dirname(__file__)
 print("INFO: a line that is no JSON")
 
@@ -48,6 +49,10 @@ class LLMEngine:
     @classmethod
     def from_engine_args(cls, args):
         made = cls()
+        if args.given["tensor_parallel_size"] > 1:
+            made.other = subprocess.Popen(["sleep", "600"])
+            with open(os.path.join(HERE, "other.pid"), "w") as stream:
+                stream.write(str(made.other.pid))
         made.requests, made.log = [], {"engine": args.given, "requests": [], "environment": dict(os.environ)}
         return made
 
@@ -164,6 +169,8 @@ def test_what_vllm_says_when_it_fails(tiny_model, other_python, capfd):
 
 
 def test_the_worker_goes_when_nobody_asks_any_more(tiny_model, other_python, monkeypatch):
+    """With the processes that it started for a second GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     told(other_python, [([5], "length")] * 3)
     started = []
     monkeypatch.setattr(
@@ -173,8 +180,24 @@ def test_the_worker_goes_when_nobody_asks_any_more(tiny_model, other_python, mon
     )
     answers = Vllm(tiny_model, "float32", other_python).generate_each(PROMPTS, Sampling(max_new_tokens=40))
     next(answers)
+    other = int((other_python.parent / "other.pid").read_text())
+    assert lives(other)
     answers.close()
     assert started[0].returncode is not None
+    assert not lives(other)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs, given some time to end."""
+    for _ in range(50):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def copy_of(folder: Path, to: Path, **changes: object) -> Path:
