@@ -43,6 +43,22 @@ hh-small: $(VENV)/installed ## the same chain on real HH-RLHF rows: make hh-smal
 	@echo; printf '%s\n' "report:  results/hh-small/report.html" "figure:  results/hh-small/figures/a_figure_2a.png (.pdf, .csv)" \
 	"tables:  results/hh-small/tables/"
 
+CUDA_VENV ?= .venv-cuda
+.PHONY: gpu-smoke
+gpu-smoke: export W2S_HH_DATA := $(abspath $(DATA))
+gpu-smoke: export W2S_OPT_TOKENIZER := $(abspath $(or $(TOKENIZER),$(DATA)/../opt-tokenizer))
+gpu-smoke: ## the chain on one GPU in minutes, timed: make gpu-smoke DATA=<folder with the HH files>; installs torch for CUDA
+	@test -d "$(DATA)" || { echo "error: make gpu-smoke DATA=<folder with the HH files>; see docs/results/hh-small.md" >&2; exit 2; }
+	@test -d "$$W2S_OPT_TOKENIZER" || { echo "error: no OPT tokenizer at $$W2S_OPT_TOKENIZER; instead: TOKENIZER=<folder>" >&2; exit 2; }
+	@test -e /proc/driver/nvidia/version || test -e /dev/nvidia0 || \
+	{ echo "error: no NVIDIA GPU here; instead, on a CPU: the command in presets/development/gpu-smoke-on-cpu.yaml" >&2; exit 2; }
+	@TORCH_INDEX= envs/install.sh $(CUDA_VENV) envs/ml-cuda121.txt envs/workflow.txt envs/light.txt
+	@$(CUDA_VENV)/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
+	{ echo "error: torch in $(CUDA_VENV) cannot use this GPU; is its driver new enough for CUDA 12.1? nvidia-smi tells" >&2; exit 2; }
+	@start=$$SECONDS; $(SNAKEMAKE:$(BIN)/%=$(CUDA_VENV)/bin/%) --configfile presets/gpu-smoke.yaml --quiet rules; \
+	echo; echo "gpu-smoke took $$((SECONDS - start)) s on $$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"; \
+	echo "report:  results/gpu-smoke/report.html (its table of costs has the time of each stage)"
+
 .PHONY: lint
 lint: $(VENV)/installed-dev ## formatters, linters and the type checker
 	$(BIN)/snakefmt --line-length 120 --check Snakefile rules

@@ -1,8 +1,10 @@
 """Training steps of DPO with LoRA against TRL's DPOTrainer, both with the reference's log-probabilities given.
 
-A step is 16 pairs unless told otherwise: forward and backward passes over micro-batches and one update. Theirs is ``DPOTrainer.training_step``
-with TRL's collator and loss, at the best of the micro-batches 1, 2 and 4; ours is ``w2s.trainers.DPO`` at micro-batches
-of our choice. Peak memory is that of a process of its own for each side (``--side``), one step each.
+A step is 16 pairs unless told otherwise: forward and backward passes over micro-batches and one update. Theirs is
+``DPOTrainer.training_step`` with TRL's collator and loss, ours is ``w2s.trainers.DPO``, each at the best of several
+micro-batches (on a CPU 1, 2 and 4). Weights are float32; bfloat16 is mixed precision, as in the workflow's trainings. Peak
+memory is that of a process of its own for each side (``--side``), two steps each. On a CPU both sides are measured
+in turn, on a GPU one after the other, so that each has the memory for itself.
 
     python benchmarks/dpo.py [--rows FOLDER --tokenizer FOLDER]
 """
@@ -14,23 +16,26 @@ import json
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import measure
 import rows
 import torch
-from measure import Shape
-from w2s import cli
+from measure import Measured, Shape
 from w2s.packing import Row
 
 TARGET = 2.5
-MICRO = (1, 2, 4)
+SIDES = ("ours", "theirs")
+MICRO = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16)}
+BATCH = {"cpu": 16, "cuda": 32}
+# Largest difference between the two sides' losses after one step.
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05}
 
 
-def trainer(side: str, folder: str) -> Any:
-    """The trainer of a side, ready for its first step: LoRA of rank 8 on OPT-125M's shape, no dropout."""
+def trainer(side: str, folder: str, shape: Shape, device: str, precision: str) -> Any:
+    """The trainer of a side, ready for its first step: LoRA of rank 8 on a model of ``shape``, no dropout."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig
@@ -41,9 +46,9 @@ def trainer(side: str, folder: str) -> Any:
         "precompute_ref_log_probs": True,
         "max_length": None,
         "learning_rate": 1e-4,
-        "bf16": False,
+        "bf16": precision == "bfloat16",
         "gradient_checkpointing": False,
-        "use_cpu": True,
+        "use_cpu": device == "cpu",
         "report_to": "none",
         "disable_tqdm": True,
     }
@@ -54,7 +59,7 @@ def trainer(side: str, folder: str) -> Any:
         "peft_config": LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=32, lora_dropout=0.0),
     }
     torch.manual_seed(0)
-    model = Shape().model()
+    model = shape.model(device=device)
     if side == "ours":
         made: Any = trainers.DPO(model, DPOConfig(**settings), rows.PAD, **given)
     else:
@@ -67,6 +72,7 @@ def trainer(side: str, folder: str) -> Any:
 def step(made: Any, pairs: list[Row], micro: int) -> float:
     """One update on ``pairs``; returns the mean loss."""
     total = 0.0
+    made.optimizer.zero_grad()  # of a step that a want of memory ended
     made.current_gradient_accumulation_steps = len(pairs) // micro  # the divisor of a pass's loss
     for start in range(0, len(pairs), micro):
         examples = [
@@ -85,61 +91,63 @@ def step(made: Any, pairs: list[Row], micro: int) -> float:
     return total
 
 
-def side_alone(side: str, micro: int, pairs: list[Row]) -> dict[str, float]:
+def side_alone(args: argparse.Namespace, pairs: list[Row]) -> dict[str, float]:
     """Loss of two steps, and the most memory that this process has held, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
-        made = trainer(side, folder)
-        before = most_memory()
-        found = [step(made, pairs, micro) for _ in range(2)]
-    return {"first_loss": found[0], "second_loss": found[1], "before": before, "peak": most_memory()}
-
-
-def most_memory() -> float:
-    """The most resident memory of this program so far, MiB; getrusage would count that of the process it came from."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+        made = trainer(args.side, folder, measure.SHAPES[args.shape], args.device, args.precision)
+        before = measure.most_memory(args.device)
+        found = [step(made, pairs, args.micro) for _ in range(2)]
+    peak = measure.most_memory(args.device)
+    return {"first_loss": found[0], "second_loss": found[1], "before": before, "peak": peak}
 
 
 def in_own_process(side: str, micro: int) -> dict[str, float]:
     """:func:`side_alone` in a new process with this one's arguments."""
     words = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--micro", str(micro)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(
+            f"the process that measures the memory of {side} ended with exit code {done.returncode}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def timed(
+    args: argparse.Namespace, pairs: list[Row], sides: Sequence[str]
+) -> tuple[dict[str, int], dict[str, Measured]]:
+    """Best micro-batch of ``sides``; their steps and the device's peak, measured in turn."""
+    best, calls = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for side in sides:
+            made = trainer(side, folder, measure.SHAPES[args.shape], args.device, args.precision)
+            step(made, pairs[:2], 1)  # warms up
+            sizes = [size for size in MICRO[args.device] if len(pairs) % (2 * size) == 0]
+            best[side] = measure.fastest(sizes, lambda micro, made=made: step(made, pairs, micro))
+            calls[side] = lambda made=made, micro=best[side]: step(made, pairs, micro)
+        precision = getattr(torch, args.precision)
+        peak = {"peak": lambda: measure.peak(precision, args.device)}
+        return best, measure.interleaved(args.rounds, {**peak, **calls})
 
 
 def run(args: argparse.Namespace, pairs: list[Row]) -> dict[str, Any]:
     """Measure both sides, each at its best micro-batch."""
-    with tempfile.TemporaryDirectory() as folder:
-        sides = {side: trainer(side, folder) for side in ("ours", "theirs")}
-        best = {}
-        for side, made in sides.items():
-            step(made, pairs[:2], 1)  # warms up
-            seconds = {}
-            for micro in (size for size in MICRO if len(pairs) % (2 * size) == 0):
-                started = measure.clock()
-                step(made, pairs, micro)
-                seconds[micro] = measure.clock() - started
-            best[side] = min(seconds, key=lambda micro: seconds[micro])
-        found = measure.interleaved(
-            args.rounds,
-            {
-                "peak": lambda: measure.peak(torch.float32),
-                **{
-                    side: lambda made=made, micro=best[side]: step(made, pairs, micro)
-                    for side, made in sides.items()
-                },
-            },
-        )
+    best: dict[str, int] = {}
+    found: dict[str, Measured] = {}
+    for sides in [SIDES] if args.device == "cpu" else [(side,) for side in SIDES]:
+        sizes, measured = timed(args, pairs, sides)
+        best |= sizes
+        found = measured | found  # of two peaks the one beside ours
+        measure.free()
     memory = {side: in_own_process(side, micro) for side, micro in best.items()}
     difference = abs(memory["ours"]["second_loss"] - memory["theirs"]["second_loss"])
-    if difference > 1e-3:
+    if difference > TOLERANCES[args.precision]:
         raise SystemExit(f"the losses after one step differ by {difference}")
     times = measure.ratio(found["ours"], found["theirs"])
     # Backwards the same products again, with no gradients of frozen weights; attention's, twice its forward, counts once.
-    flops = {"needed": 2 * measure.needed(Shape(), pairs)}
+    flops = {"needed": 2 * measure.needed(measure.SHAPES[args.shape], pairs)}
     no_more = memory["ours"]["peak"] <= memory["theirs"]["peak"]
     return {
-        "name": "dpo-float32" + ("-real" if args.rows else ""),
+        "name": measure.name(args, "dpo", args.precision),
         "ours": round(len(pairs) / median(found["ours"].seconds), 3),
         "theirs": round(len(pairs) / median(found["theirs"].seconds), 3),
         "unit": measure.per_second("pairs"),
@@ -156,10 +164,10 @@ def run(args: argparse.Namespace, pairs: list[Row]) -> dict[str, Any]:
         "rows": "HH-RLHF" if args.rows else "drawn like HH-RLHF's",
         "batch": len(pairs),
         "rounds": args.rounds,
-        "model": "OPT-125M's shape, random weights, LoRA of rank 8",
-        "precision": "float32",
-        "seconds": {side: [round(s, 2) for s in found[side].seconds] for side in sides},
-        "environment": measure.environment(),
+        "model": f"{measure.SHAPES[args.shape].title}'s shape, random weights, LoRA of rank 8",
+        "precision": args.precision,
+        "seconds": {side: [round(s, 4) for s in found[side].seconds] for side in SIDES},
+        "environment": measure.environment(args.device),
     }
 
 
@@ -168,19 +176,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=Path, help="folder with HH-RLHF's *.jsonl.gz; default: rows like them")
-    parser.add_argument("--tokenizer", type=Path, help="folder of OPT's tokenizer, for --rows")
-    parser.add_argument("--batch", type=int, default=16, help="pairs per step, even")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--side", choices=("ours", "theirs"), help="two steps of this side, for its memory")
+    measure.add_common(parser)
+    parser.add_argument("--precision", choices=TOLERANCES, default="float32")
+    parser.add_argument("--batch", type=int, help="pairs per step, even; default: 16, on a GPU 32")
+    parser.add_argument("--side", choices=SIDES, help="two steps of this side, for its memory")
     parser.add_argument("--micro", type=int, default=1, help="with --side")
     args = parser.parse_args()
-    torch.set_num_threads(cli.threads())
-    pairs = rows.real(args.rows, args.tokenizer, args.batch) if args.rows else rows.drawn(args.batch)
-    if args.side:
-        print(json.dumps(side_alone(args.side, args.micro, pairs)))
+    measure.prepare(args)
+    number = args.batch or BATCH[args.device]
+    if args.rows:
+        pairs = rows.real(args.rows, args.tokenizer, number)
     else:
-        measure.write(run(args, pairs))
+        pairs = rows.drawn(number, vocabulary=measure.SHAPES[args.shape].vocabulary)
+    if args.side:
+        print(json.dumps(side_alone(args, pairs)))
+    else:
+        measure.write(run(args, pairs), args.results)
 
 
 if __name__ == "__main__":

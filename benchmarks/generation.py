@@ -1,8 +1,8 @@
 """Sampled responses against transformers' ``generate``, on the same tokenised prompts and with the same lengths.
 
-Theirs is ``generate(do_sample=True, temperature=0.7)`` on batches in file order, at the best of the batch sizes 8 to 64,
+Theirs is ``generate(do_sample=True, temperature=0.7)`` on batches in file order, at the best of several batch sizes,
 found on a part of the prompts first. Ours is the loop that ``w2s.generation`` runs, w2s.decoding with its sampler.
-OPT-125M's shape with random weights: speed does not depend on their values. What a response's length depends on is
+Random weights: speed does not depend on their values. What a response's length depends on is
 forced, alike for both sides, in two cases:
 
 - *ends like HH-RLHF's*, the headline: each prompt has an end of its own, drawn from the measured lengths of responses
@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -30,13 +29,13 @@ import numpy as np
 import rows
 import torch
 from measure import Measured, Shape
-from w2s import cli, decoding
+from w2s import decoding
 from w2s.decoding import Continuation, decode
 from w2s.generation import Sampler, Sampling
 
 TARGET = 2.0
 TEMPERATURE = 0.7
-BATCH_SIZES = (8, 16, 32, 64)
+BATCH_SIZES = {"cpu": (8, 16, 32, 64), "cuda": (16, 64, 256)}
 # The tokens that HH-RLHF's lengths are cut at; paper A's limit.
 FULL = 256
 BANDWIDTH_MB = 256
@@ -91,7 +90,7 @@ def forced(ends: Sequence[int], prompt_length: int) -> Any:
 
     class Forced(LogitsProcessor):
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            over = torch.tensor(ends) == input_ids.shape[1] - prompt_length + 1
+            over = torch.tensor(ends, device=scores.device) == input_ids.shape[1] - prompt_length + 1
             scores[:, rows.END] = -torch.inf
             scores[over] = -torch.inf
             scores[over, rows.END] = 0.0
@@ -116,7 +115,8 @@ def theirs(model: Any, prompts: list[list[int]], ends: list[int], batch_size: in
     for start in range(0, len(prompts), batch_size):
         part, last = prompts[start : start + batch_size], ends[start : start + batch_size]
         longest = max(map(len, part))
-        ids = torch.tensor([[rows.PAD] * (longest - len(prompt)) + prompt for prompt in part])
+        padded = [[rows.PAD] * (longest - len(prompt)) + prompt for prompt in part]
+        ids = torch.tensor(padded, device=model.device)
         made = model.generate(
             ids,
             attention_mask=(ids != rows.PAD).long(),
@@ -133,16 +133,13 @@ def first_end(tokens: list[int]) -> int:
 
 
 def best_batch_size(model: Any, prompts: list[list[int]], ends: list[int]) -> int:
-    """The fastest of BATCH_SIZES on as many prompts as the largest of them takes; a first pass warms up."""
-    prompts, ends = prompts[: max(BATCH_SIZES)], ends[: max(BATCH_SIZES)]
+    """Their fastest batch size on as many prompts as the largest takes; a first pass warms up."""
+    most = max(BATCH_SIZES[model.device.type])
+    prompts, ends = prompts[:most], ends[:most]
     theirs(model, prompts[:2], [2, 2], 2)
-    seconds = {}
-    for size in BATCH_SIZES:
-        if size // 2 < len(prompts):  # else it is the same as the one before
-            started = measure.clock()
-            theirs(model, prompts, ends, size)
-            seconds[size] = measure.clock() - started
-    return min(seconds, key=lambda size: seconds[size])
+    # A size of twice the prompts is the same as the one before.
+    sizes = [size for size in BATCH_SIZES[model.device.type] if size < 2 * len(prompts)] or [len(prompts)]
+    return measure.fastest(sizes, lambda size: theirs(model, prompts, ends, size))
 
 
 # -- what limits us ----------------------------------------------------------------------------------------------
@@ -225,9 +222,9 @@ def shares(model: Any, run: Callable[[], Any]) -> dict[str, float]:
     return {name: round(share, 3) for name, share in {**found, "layers": 1 - sum(found.values())}.items()}
 
 
-def bandwidth() -> float:
+def bandwidth(device: str) -> float:
     """Bytes per second of reading memory, the best of five sums over more than any cache holds."""
-    tensor = torch.ones(BANDWIDTH_MB * 2**20 // 4)
+    tensor = torch.ones(BANDWIDTH_MB * 2**20 // 4, device=device)
     times = []
     for _ in range(5):
         started = measure.clock()
@@ -238,10 +235,11 @@ def bandwidth() -> float:
 
 def limits(shape: Shape, model: Any, work: Work, seconds: float, peak: float) -> dict[str, Any]:
     """What the run needs at least by arithmetic and by memory, as shares of the time that it took."""
-    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
-    cache = 4 * 2 * shape.layers * shape.width * work.read
+    size = model.dtype.itemsize
+    weights = size * sum(parameter.numel() for parameter in model.parameters())
+    cache = size * 2 * shape.layers * shape.width * work.read
     flops = shape.flops(work.tokens, work.seen, work.answered)
-    speed = bandwidth()
+    speed = bandwidth(model.device.type)
     return {
         "passes": work.passes,
         "rows_per_pass": round(work.answered / work.passes, 1),
@@ -260,9 +258,12 @@ def limits(shape: Shape, model: Any, work: Work, seconds: float, peak: float) ->
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure both cases and check that both sides gave responses of the lengths that were asked for."""
-    shape = Shape()
-    model = shape.model()
-    source = rows.real(args.rows, args.tokenizer, args.prompts) if args.rows else rows.drawn(args.prompts)
+    shape, dtype = measure.SHAPES[args.shape], getattr(torch, args.precision)
+    model = shape.model(device=args.device).to(dtype)
+    if args.rows:
+        source = rows.real(args.rows, args.tokenizer, args.prompts)
+    else:
+        source = rows.drawn(args.prompts, vocabulary=shape.vocabulary)
     prompts = [shrunk(row.prompt, args.new_tokens) for row in source]
     cases = {
         "hh_ends": drawn_ends(len(prompts), args.new_tokens),
@@ -270,7 +271,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     with torch.inference_mode():
         sizes = {case: best_batch_size(model, prompts, ends) for case, ends in cases.items()}
-        sides: dict[str, Callable[[], Any]] = {"peak": lambda: measure.peak(torch.float32)}
+        sides: dict[str, Callable[[], Any]] = {"peak": lambda: measure.peak(dtype, args.device)}
         for case, ends in cases.items():
             sides[f"ours_{case}"] = lambda ends=ends: ours(model, prompts, ends, args.batch_size)
             sides[f"theirs_{case}"] = lambda ends=ends, size=sizes[case]: theirs(model, prompts, ends, size)
@@ -288,7 +289,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             }
     headline = reports["hh_ends"]
     return {
-        "name": "generation-float32" + ("" if args.rows else "-drawn"),
+        "name": measure.name(args, "generation", args.precision),
         "ours": headline["ours"],
         "theirs": headline["theirs"],
         "unit": measure.per_second("responses"),
@@ -302,9 +303,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "rounds": args.rounds,
         "batch_size": args.batch_size,
         "rows": "HH-RLHF" if args.rows else "drawn like HH-RLHF's",
-        "model": "OPT-125M's shape, random weights",
-        "precision": "float32",
-        "environment": measure.environment(),
+        "model": f"{shape.title}'s shape, random weights",
+        "precision": args.precision,
+        "environment": measure.environment(args.device),
     }
 
 
@@ -331,15 +332,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=Path, help="folder with HH-RLHF's *.jsonl.gz; default: rows like them")
-    parser.add_argument("--tokenizer", type=Path, help="folder of OPT's tokenizer, for --rows")
+    measure.add_common(parser)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=FULL)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64, help="ours: as scripts/generate.py has it")
     args = parser.parse_args()
-    torch.set_num_threads(cli.threads())
-    measure.write(run(args))
+    measure.prepare(args)
+    measure.write(run(args), args.results)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ CORRELATION = 0.5
 DECILES = np.linspace(0, 1, 11)
 
 
-def drawn(number: int, seed: int = 0) -> list[Row]:
+def drawn(number: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[Row]:
     """Random tokens with lengths drawn by inverse distribution, prompts stratified so that few rows are like many."""
     generator = np.random.default_rng(seed)
     prompts = (generator.permutation(number) + generator.random(number)) / number
-    return [_row(f"drawn-{row}", float(prompts[row]), generator) for row in range(number)]
+    return [_row(f"drawn-{row}", float(prompts[row]), generator, vocabulary) for row in range(number)]
 
 
-def _row(name: str, prompt_quantile: float, generator: np.random.Generator) -> Row:
+def _row(name: str, prompt_quantile: float, generator: np.random.Generator, vocabulary: int) -> Row:
     prompt = round(float(np.interp(prompt_quantile, DECILES, PROMPT)))
     mix = np.array([[1, 0], [CORRELATION, (1 - CORRELATION**2) ** 0.5]])
     while True:
@@ -37,7 +37,7 @@ def _row(name: str, prompt_quantile: float, generator: np.random.Generator) -> R
         lengths = [round(float(length)) for length in np.interp(quantiles, DECILES, RESPONSE)]
         if prompt + max(lengths) <= LONGEST:
             break
-    ids = [generator.integers(3, VOCABULARY, length).tolist() for length in (prompt, *lengths)]
+    ids = [generator.integers(3, vocabulary, length).tolist() for length in (prompt, *lengths)]
     return Row(name, ids[0], tuple([*answer[:-1], END] for answer in ids[1:]))
 
 

@@ -1,8 +1,9 @@
 """Scoring pairs against TRL's own computation of reference log-probabilities, on the same tokenised rows.
 
-Theirs is ``DPOTrainer.compute_ref_log_probs`` on TRL's collated batches in file order, at the best of the batch sizes 2,
-4 and 8, found on a part of the rows first. Ours is ``w2s.scoring.score_rows``. OPT-125M's shape with random weights:
-speed does not depend on their values. Rows are drawn like HH-RLHF's (benchmarks/rows.py) or real ones.
+Theirs is ``DPOTrainer.compute_ref_log_probs`` on TRL's collated batches in file order, at the best of several batch
+sizes (on a CPU 2, 4 and 8, found on a part of the rows first). Ours is ``w2s.scoring.score_rows``. OPT-125M's shape,
+unless told otherwise, with random weights: speed does not depend on their values. Rows are drawn like HH-RLHF's
+(benchmarks/rows.py) or real ones.
 
     python benchmarks/scoring.py [--rows FOLDER --tokenizer FOLDER] [--precision bfloat16]
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,17 +20,18 @@ import numpy as np
 import pandas as pd
 import rows
 import torch
-from measure import Shape
-from w2s import cli, scoring
+from w2s import scoring
 from w2s.packing import Layout, Row
 
 TARGETS = {"float32": (3.5, 0.85), "bfloat16": (3.5, 0.7)}
 # Largest difference between the two sides' sums, in nats per scored token.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
-BATCH_SIZES = (2, 4, 8)
+BATCH_SIZES = {"cpu": (2, 4, 8), "cuda": (8, 16, 32, 64)}
+# Pairs, pairs of the search for their batch size, and tokens of our batches.
+SIZES = {"cpu": (16, 8, 1024), "cuda": (256, 256, 16384)}
 
 
-def theirs(model: Any, folder: str) -> Any:
+def theirs(model: Any, folder: str, device: str) -> Any:
     """TRL's trainer on rows that are tokenised."""
     from datasets import Dataset
     from trl import DPOConfig
@@ -41,7 +42,7 @@ def theirs(model: Any, folder: str) -> Any:
         max_length=None,
         bf16=False,
         gradient_checkpointing=False,
-        use_cpu=True,
+        use_cpu=device == "cpu",
         report_to="none",
         disable_tqdm=True,
     )
@@ -57,35 +58,31 @@ def reference_pass(trainer: Any, pairs: list[Row], batch_size: int) -> np.ndarra
         part = pairs[start : start + batch_size]
         names = ("chosen_ids", "rejected_ids")
         examples = [{"prompt_ids": row.prompt, **dict(zip(names, row.answers, strict=True))} for row in part]
-        sums = trainer.compute_ref_log_probs(trainer.model, trainer.data_collator(examples))
-        found.append(torch.stack(sums, 1).float().numpy())
+        inputs = trainer._prepare_inputs(trainer.data_collator(examples))
+        sums = trainer.compute_ref_log_probs(trainer.model, inputs)
+        found.append(torch.stack(sums, 1).float().cpu().numpy())
     return np.concatenate(found)
-
-
-def best_batch_size(trainer: Any, pairs: list[Row]) -> int:
-    """The fastest of BATCH_SIZES; a first pass warms up."""
-    reference_pass(trainer, pairs[:2], 2)
-    seconds = {}
-    for size in BATCH_SIZES:
-        started = measure.clock()
-        reference_pass(trainer, pairs, size)
-        seconds[size] = measure.clock() - started
-    return min(seconds, key=lambda size: seconds[size])
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and check that both sides give the same numbers."""
-    shape, dtype = Shape(), getattr(torch, args.precision)
-    model = shape.model().to(dtype)
-    pairs = rows.real(args.rows, args.tokenizer, args.pairs) if args.rows else rows.drawn(args.pairs)
+    shape, dtype, device = measure.SHAPES[args.shape], getattr(torch, args.precision), args.device
+    number, few, most = SIZES[device]
+    number, batch_tokens = args.pairs or number, args.batch_tokens or most
+    model = shape.model(device=device).to(dtype)
+    if args.rows:
+        pairs = rows.real(args.rows, args.tokenizer, number)
+    else:
+        pairs = rows.drawn(number, vocabulary=shape.vocabulary)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = theirs(model, folder)
-        size = best_batch_size(trainer, pairs[:8])
+        trainer = theirs(model, folder, device)
+        reference_pass(trainer, pairs[:2], 2)  # warms up
+        size = measure.fastest(BATCH_SIZES[device], lambda size: reference_pass(trainer, pairs[:few], size))
         found = measure.interleaved(
             args.rounds,
             {
-                "peak": lambda: measure.peak(dtype),
-                "ours": lambda: scoring.score_rows(model, pairs, rows.PAD, args.batch_tokens),
+                "peak": lambda: measure.peak(dtype, device),
+                "ours": lambda: scoring.score_rows(model, pairs, rows.PAD, batch_tokens),
                 "theirs": lambda: reference_pass(trainer, pairs, size),
             },
         )
@@ -93,7 +90,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     difference = largest_difference(scores.table, stock, pairs)
     if difference > TOLERANCES[args.precision]:
         raise SystemExit(f"the two sides differ by {difference} nats per token")
-    groups = scoring.batches(Layout.of(model).divide(pairs), args.batch_tokens)
+    groups = scoring.batches(Layout.of(model).divide(pairs), batch_tokens)
     flops = {"needed": measure.needed(shape, pairs), "done": measure.done(shape, groups)}
     shares = measure.shares_of_peak(flops, found["ours"], found["peak"])
     flops["theirs"] = measure.done_apart(shape, pairs, size)
@@ -101,7 +98,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     times = measure.ratio(found["ours"], found["theirs"])
     target, target_share = TARGETS[args.precision]
     return {
-        "name": f"scoring-{args.precision}" + ("-real" if args.rows else ""),
+        "name": measure.name(args, "scoring", args.precision),
         "ours": round(len(pairs) / median(found["ours"].seconds), 3),
         "theirs": round(len(pairs) / median(found["theirs"].seconds), 3),
         "unit": measure.per_second("pairs"),
@@ -121,13 +118,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "rows": "HH-RLHF" if args.rows else "drawn like HH-RLHF's",
         "pairs": len(pairs),
         "rounds": args.rounds,
-        "batch_tokens": args.batch_tokens,
+        "batch_tokens": batch_tokens,
         "padding_share": round(1 - scores.tokens / scores.padded_tokens, 3),
         "their_batch_size": size,
-        "model": "OPT-125M's shape, random weights",
+        "model": f"{shape.title}'s shape, random weights",
         "precision": args.precision,
-        "seconds": {name: [round(s, 2) for s in found[name].seconds] for name in ("ours", "theirs")},
-        "environment": measure.environment(),
+        "seconds": {name: [round(s, 4) for s in found[name].seconds] for name in ("ours", "theirs")},
+        "environment": measure.environment(device),
     }
 
 
@@ -143,15 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=Path, help="folder with HH-RLHF's *.jsonl.gz; default: rows like them")
-    parser.add_argument("--tokenizer", type=Path, help="folder of OPT's tokenizer, for --rows")
+    measure.add_common(parser)
     parser.add_argument("--precision", choices=TARGETS, default="float32")
-    parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--pairs", type=int, help="default: 16, on a GPU 256")
+    parser.add_argument(
+        "--batch-tokens", type=int, help="tokens of our batches; default: 1024, on a GPU 16384"
+    )
     args = parser.parse_args()
-    torch.set_num_threads(cli.threads())
-    measure.write(run(args))
+    measure.prepare(args)
+    measure.write(run(args), args.results)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ recorded in the manifest.
 Inputs: a reward model, generations.
 Output: ``rewards.parquet``: id, reward (the raw logit).
 
+An interrupted run continues, and ``accelerate launch`` divides the batches among GPUs; neither changes a reward.
+
 ``--run``, ``--data``, ``--share``, ``--seed`` and ``--gold`` say what was scored by whom; the tables read
 them from the manifest.
 """
@@ -18,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from w2s import cli
-from w2s.artifact import Artifact, load
+from w2s.artifact import load
+from w2s.processes import world
 from w2s.runs import parse_run
 from w2s.tables import check_unique, read_parquet, write_parquet
 
@@ -52,19 +55,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_unique(generations["id"], path)
 
     import torch
-    from w2s.rewards import encoder, load_reward_model, score
+    from w2s.rewards import COLUMNS, encoder, load_reward_model, score
+    from w2s.shards import resumable
 
     torch.set_num_threads(cli.threads())
     parents = {"model": args.model, "generations": args.generations}
-    with Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact:
+    with resumable(args, parents, __file__, COLUMNS) as (artifact, shards):
         folder = load(args.model).folder
         encode, template = encoder(folder, args.fallback_template)
         pairs = zip(generations["prompt"], generations["response"], strict=True)
         sequences = [encode(prompt, response) for prompt, response in pairs]
         model = load_reward_model(folder, args.precision, args.device)
-        rewards = score(model, sequences, args.batch_tokens, list(generations["id"]))
+        rewards = score(
+            model, sequences, args.batch_tokens, list(generations["id"]), artifact is not None, shards
+        )
+        if artifact is None:
+            return
         write_parquet(generations[["id"]].assign(reward=rewards), artifact.path("rewards.parquet"))
         artifact.record(rows_out=len(rewards), mean=float(rewards.mean()), template=template)
+        artifact.measure(processes=world()[1], resumed=shards.resumed, device=str(model.device))
 
 
 if __name__ == "__main__":

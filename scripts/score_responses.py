@@ -9,7 +9,10 @@ inputs:  a model in the hub's format, filtered examples, a split
 outputs: scores.parquet: id, response (0 or 1), log_prob_sum (float64, nats), token_count
 facts:   digests of the weights and of the tokenizer, number of examples, tokens that were computed (a prompt
          that two responses share counts once)
-measured: forward passes, pairs per second, share of padding, examples whose responses shared their prompt
+measured: forward passes, pairs per second (of the first process), share of padding, examples whose responses shared
+         their prompt, processes, responses that an earlier attempt had scored
+
+An interrupted run continues, and ``accelerate launch`` divides the batches among GPUs; neither changes a score.
 
 The number of tokens per batch changes speed and memory, not the scores (beyond rounding, about 1e-5 in
 float32).
@@ -21,8 +24,9 @@ import time
 from collections.abc import Sequence
 
 from w2s import cli
-from w2s.artifact import Artifact, load
+from w2s.artifact import load
 from w2s.errors import DataError
+from w2s.processes import world
 from w2s.tables import PARTS, read_part, write_parquet
 
 
@@ -53,16 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
     from w2s.encoding import Encoding
     from w2s.models import load_causal, weights_digest
-    from w2s.scoring import score
+    from w2s.scoring import KEYS, SCORE_COLUMNS, score
+    from w2s.shards import resumable
 
     torch.set_num_threads(cli.threads())
     parents = {"model": args.model, "examples": args.examples, "split": args.split}
-    with Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact:
+    with resumable(args, parents, __file__, SCORE_COLUMNS, KEYS) as (artifact, shards):
         encoding = Encoding.load(folder)
         model = load_causal(folder, args.precision, args.device)
         started = time.monotonic()
-        scores = score(model, encoding, examples, args.batch_tokens, progress=True)
+        scores = score(model, encoding, examples, args.batch_tokens, artifact is not None, shards)
         seconds = time.monotonic() - started
+        if artifact is None:
+            return
         write_parquet(scores.table, artifact.path("scores.parquet"))
         artifact.record(
             examples=len(examples),
@@ -73,9 +80,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         artifact.measure(
             forward_passes=scores.forward_passes,
-            pairs_per_s=round(len(examples) / seconds, 2),
+            pairs_per_s=round(scores.computed / seconds, 2),
             packed_examples=scores.packed,
             padding_share=round(1 - scores.tokens / scores.padded_tokens, 4),
+            processes=world()[1],
+            resumed=shards.resumed,
             device=str(model.device),
         )
 

@@ -108,8 +108,9 @@ def pass_bytes(work: Work, size: int) -> float:
 
 
 def fits(work: Work, gpus: int, size: int, memory_gb: float) -> bool:
-    """Whether each of ``gpus`` GPUs holds its part of the state and a pass."""
-    return state_bytes(work) / gpus + pass_bytes(work, size) <= USABLE * memory_gb * GB
+    """Whether each of ``gpus`` GPUs holds its part of the state and a pass. Only trainings divide the state."""
+    state = state_bytes(work) / (gpus if work.batch else 1)
+    return state + pass_bytes(work, size) <= USABLE * memory_gb * GB
 
 
 def host_memory_mb(work: Work, gpus: int, size: int) -> int:
@@ -179,10 +180,6 @@ def division(work: Work, config: Config, halvings: int = 0) -> tuple[int, int]:
 def check_gpus(work: Work, gpus: int) -> None:
     """Refuse a number of GPUs that the work cannot be divided among."""
     where = f"models.{work.model}.resources.{work.kind}.gpus"
-    if not work.batch and gpus > 1:
-        raise ConfigError(
-            f"{gpus} GPUs for a job that uses one", where=where, instead="1: only trainings are divided"
-        )
     if work.batch and work.batch % gpus:
         raise ConfigError(
             f"a global batch of {work.batch} cannot be divided among {gpus} GPUs",
@@ -204,9 +201,9 @@ def need(work: Work, config: Config, *, out_of_memory: int = 0, gpu_out_of_memor
         gpu_out_of_memory: how many ran out of GPU memory: each halves the pass.
     """
     gpus, size = division(work, config, gpu_out_of_memory)
-    layout = "single"
-    if work.batch and gpus:
-        layout = "ddp" if gpus == 1 or fits(work, 1, size, config.cluster.gpu.memory_gb) else "fsdp"
+    layout = "ddp" if gpus > 1 or (gpus and work.batch) else "single"
+    if work.batch and gpus > 1 and not fits(work, 1, size, config.cluster.gpu.memory_gb):
+        layout = "fsdp"
     mem_mb = overrides(work, config).mem_mb or host_memory_mb(work, gpus, size)
     return Need(gpus, layout, size, mem_mb << out_of_memory)
 

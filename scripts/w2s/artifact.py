@@ -118,8 +118,7 @@ class Artifact:
             raise ArtifactError(f"an artifact's handle is called {MANIFEST}", where=manifest_path)
         folder = manifest_path.parent
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in _leftovers(folder):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _remove_leftovers(folder)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
         try:
             temporary.chmod(0o777 & ~_umask())
@@ -282,6 +281,7 @@ def restore(manifest_path: Path, work: str) -> bool:
     except (ArtifactError, OSError, KeyError):
         return False
     if whole:
+        _remove_leftovers(manifest_path.parent)
         write_json(manifest, manifest_path)
     return whole
 
@@ -372,10 +372,12 @@ def _swap(temporary: Path, folder: Path) -> None:
         os.rename(temporary, folder)
 
 
-def _leftovers(folder: Path) -> list[Path]:
-    """Temporary folders that killed runs left beside ``folder``; not those of a neighbour whose name begins alike."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary folders that killed runs left beside ``folder``; not those of a neighbour named alike."""
     pattern = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.(partial|former)")
-    return [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name)]
+    for path in list(folder.parent.iterdir()):
+        if pattern.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ what to write instead. Nothing here imports a model library: the Snakefile parse
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from w2s.errors import ConfigError, W2SError
-from w2s.schema import COMMIT, NAME, SHA256, SHARE, Config, Experiment
+from w2s.schema import COMMIT, DPO, NAME, SHA256, SHARE, Config, Experiment, Recipe
 
 # Which keys hold the name of an entry of which section: (section, key path) -> section referred to.
 REFERENCES: tuple[tuple[str, str, str], ...] = (
@@ -62,7 +63,7 @@ def load_config(raw: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Con
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
         raise _as_config_error(error, places) from None
-    problems = [*_dangling(config, places), *_impossible(config, places)]
+    problems = [*_dangling(config, places), *_impossible(config, places), *_without_effect(config, places)]
     if problems:
         raise ConfigError("\n".join(problems))
     return config
@@ -273,7 +274,7 @@ def _impossible(config: Config, places: _Places) -> list[str]:
     problems = []
 
     def complain(keys: Sequence[object], what: str, instead: str) -> None:
-        problems.append(f"{what}\n  where:   {places.of(keys)}\n  instead: {instead}")
+        problems.append(_problem(places, keys, what, instead))
 
     for name, feedback_entry in config.feedback.items():
         if name.split("-")[0] != feedback_entry.policy:
@@ -324,6 +325,45 @@ def _impossible(config: Config, places: _Places) -> list[str]:
         if len(set(experiment.seeds)) < len(experiment.seeds):
             complain(["experiments", name, "seeds"], "a seed occurs twice", "each seed once")
     return problems
+
+
+def _without_effect(config: Config, places: _Places) -> list[str]:
+    """Settings of DPO that would change no result: whoever writes them means something else."""
+    problems = []
+    for name, recipe in config.recipes.items():
+        for model in [None, *recipe.per_model]:
+            dpo, keys = _dpo(name, recipe, model, "label_smoothing")
+            if dpo.label_smoothing and dpo.loss_type != "robust":
+                what = f"label_smoothing is not read by loss_type: {dpo.loss_type}"
+                problems.append(_problem(places, keys, what, "0, or loss_type: robust"))
+    for experiment in (config.experiments[name] for name in config.run if name in config.experiments):
+        if not _resolvable(config, experiment) or "dpo" not in experiment.steps:
+            continue
+        if any(config.feedback[name].policy != "human" for name in experiment.feedback):
+            continue
+        for student, key in itertools.product(experiment.students, ("soft_labels", "confidence_weights")):
+            dpo, keys = _dpo(experiment.recipe, config.recipes[experiment.recipe], student, key)
+            if getattr(dpo, key):
+                what = f"{key} changes nothing for {student!r}: it learns from people's labels only, which are certain"
+                instead = "false, or a feedback of policy weak among the experiment's"
+                problems.append(_problem(places, keys, what, instead))
+    return list(dict.fromkeys(problems))
+
+
+def _dpo(name: str, recipe: Recipe, model: str | None, key: str) -> tuple[DPO, list[object]]:
+    """A recipe's DPO settings for a model (None: for those without settings of their own), and where ``key`` is set."""
+    if model is None:
+        return recipe.dpo, ["recipes", name, "dpo", key]
+    own = getattr(recipe.per_model.get(model), "dpo", None)
+    from_own = getattr(own, key, None) is not None
+    place = ["per_model", model] if from_own else []
+    dpo = recipe.step(model, "dpo")
+    assert isinstance(dpo, DPO)
+    return dpo, ["recipes", name, *place, "dpo", key]
+
+
+def _problem(places: _Places, keys: Sequence[object], what: str, instead: str) -> str:
+    return f"{what}\n  where:   {places.of(keys)}\n  instead: {instead}"
 
 
 def _resolvable(config: Config, experiment: Experiment) -> bool:

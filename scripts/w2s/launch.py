@@ -34,7 +34,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from w2s import artifact, attempts, cli, gpus, interruption
+from w2s import artifact, attempts, checkpoints, cli, gpus, interruption
 from w2s.errors import ConfigError
 from w2s.fingerprint import fingerprint
 
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if done or artifact.restore(output, key):
             logger.info("%s was made already, by another process: nothing is left to do", output)
             attempts.discard(output)
+            checkpoints.discard(output)  # it may have been killed after its artifact stood and before this
             return 0
         with gpus.allocated(args.gpus):
             return attempt(output, started, key)

@@ -114,22 +114,21 @@ class Layout:
 
     def fits(self, row: Row) -> bool:
         """Whether the row can be computed as it is."""
-        if len(row.answers) == 1:
-            return True
-        return self.packs and (
-            self.reach is None or (len(row) if self.by_place else row.longest) <= self.reach
-        )
+        return len(row.answers) == 1 or (self.packs and self._within_reach(row))
+
+    def _within_reach(self, row: Row) -> bool:
+        return self.reach is None or (len(row) if self.by_place else row.longest) <= self.reach
 
     def divide(self, rows: Sequence[Row]) -> list[Row]:
         """``rows``, those that do not fit in one row per response."""
         return [part for row in rows for part in ([row] if self.fits(row) else row.apart())]
 
     def lines(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """``rows`` as lines of a batch: as many in one line as the longest row is long, longest first.
+        """``rows`` as lines of a batch: several in a line as long as the longest row, longest first.
 
-        If one of them does not fit in one row, each response is a line of its own.
+        If one of them cannot stand in a line with others, each response is a line of its own.
         """
-        if not all(self.fits(row) and len(row.answers) > 1 for row in rows):
+        if not self.packs or not all(map(self._within_reach, rows)):
             return [[part] for row in rows for part in row.apart()]
         found: list[list[Row]] = []
         room: list[int] = []
@@ -247,7 +246,18 @@ def visible(segments: torch.Tensor) -> torch.Tensor:
     return ((asked == asks) | (asked == prompt)).tril()[:, None]
 
 
-def collate(examples: Sequence[dict[str, Any]], layout: Layout, pad_id: int) -> dict[str, torch.Tensor]:
+def collate_sequences(
+    examples: Sequence[dict[str, Any]], layout: Layout, pad_id: int
+) -> dict[str, torch.Tensor]:
+    """A training's batch of sequences, ``prompt_ids`` and ``response_ids``: tensors of :class:`Batch`."""
+    rows = [
+        Row(str(number), sequence["prompt_ids"], (sequence["response_ids"],))
+        for number, sequence in enumerate(examples)
+    ]
+    return _tensors(Batch.of(layout.lines(rows), pad_id))
+
+
+def collate_pairs(examples: Sequence[dict[str, Any]], layout: Layout, pad_id: int) -> dict[str, torch.Tensor]:
     """A training's batch of pairs: :class:`Batch` and the pairs' other columns.
 
     Args:
@@ -272,12 +282,18 @@ def collate(examples: Sequence[dict[str, Any]], layout: Layout, pad_id: int) -> 
             place += 1
     others = sorted(set(examples[0]) - {"prompt_ids", "chosen_ids", "rejected_ids"})
     return {
+        **_tensors(batch),
+        "counts": torch.tensor(batch.counts),
+        "order": order,
+        **{name: torch.tensor([pair[name] for pair in examples], dtype=torch.float32) for name in others},
+    }
+
+
+def _tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    return {
         "input_ids": batch.ids,
         "segments": batch.segments,
         "positions": batch.positions,
         "at": batch.at,
         "targets": batch.targets,
-        "counts": torch.tensor(batch.counts),
-        "order": order,
-        **{name: torch.tensor([pair[name] for pair in examples], dtype=torch.float32) for name in others},
     }

@@ -31,13 +31,15 @@ class Cell(Protocol):
 def flags(settings: Mapping[str, Any]) -> str:
     """``{"batch_size": 16, "beta": 0.1}`` -> ``--batch-size 16 --beta 0.1``, quoted for the shell.
 
-    Lists become several words, mappings become JSON, None is left out.
+    Lists become several words, mappings become JSON, True is the flag alone; None and False are left out.
     """
     words: list[str] = []
     for name, value in settings.items():
-        if value is None:
+        if value is None or value is False:
             continue
         words.append("--" + name.replace("_", "-"))
+        if value is True:
+            continue
         if isinstance(value, list | tuple):
             words.extend(str(item) for item in value)
         elif isinstance(value, Mapping):
@@ -215,6 +217,8 @@ class Plan:
     def training(self, recipe: str, model: str, step: Step, part: str, seed: str) -> str:
         """Spec of the four training stages."""
         settings = self.config.recipes[recipe].step(model, step).model_dump()
+        # What is off is not named: specs are those of configurations that do not know the key.
+        settings["label_smoothing"] = settings.get("label_smoothing") or None
         return flags({"part": part, **settings, "precision": self._model(model).precision, "seed": seed})
 
     def score_responses(self, run: str, part: str) -> str:
@@ -234,7 +238,8 @@ class Plan:
         entry = self.config.evaluations[evaluation]
         settings = entry.model_dump(include={"prompts", "temperature", "top_p", "max_new_tokens", "stop"})
         precision = self._model(base_model(run)).precision
-        backend = self.config.runtime.generation
+        # What is off is not named: specs are those of configurations that do not know the key.
+        backend = None if self.config.runtime.generation == "transformers" else self.config.runtime.generation
         return flags(settings | {"seed": cell.seed, "precision": precision, "backend": backend})
 
     def generation_options(self) -> str:

@@ -21,13 +21,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from w2s.dialogue import to_messages
 from w2s.encoding import Encoding
 from w2s.errors import ConfigError, DataError
 from w2s.models import load_classifier
+from w2s.shards import Shards
 
+COLUMNS = ["id", "reward"]
 FALLBACKS = ("plain", "pair", "none")
 
 
@@ -98,6 +101,8 @@ def score(
     sequences: Sequence[Tokens],
     batch_tokens: int = 8192,
     names: Sequence[str] | None = None,
+    progress: bool = False,
+    shards: Shards | None = None,
 ) -> np.ndarray:
     """The reward of each sequence, float64, in their order.
 
@@ -105,17 +110,28 @@ def score(
         model: from :func:`load_reward_model`.
         sequences: what it reads.
         batch_tokens: a batch holds at most this many tokens, padding included (but at least one sequence).
-        names: what to call each sequence in an error.
+        names: what to call each sequence in an error; no two alike.
+        progress: show a bar with responses per second.
+        shards: what earlier attempts have done, and where to keep what this one does; COLUMNS.
 
     Raises:
         DataError: a sequence is empty or beyond the model's positions, or its reward is not finite.
     """
     names = names or [str(row) for row in range(len(sequences))]
+    shards = shards or Shards(COLUMNS)
     _check_lengths(model, sequences, names)
     pad = _pad_id(model, sequences)
-    rewards = np.full(len(sequences), np.nan)
-    for rows in batches([len(sequence.ids) for sequence in sequences], batch_tokens):
-        rewards[rows] = _score_batch(model, [sequences[row] for row in rows], pad)
+    groups = list(batches([len(sequence.ids) for sequence in sequences], batch_tokens))
+    todo = shards.mine(groups, lambda row: [(names[row],)])
+    with tqdm(
+        total=sum(map(len, todo)), unit="response", disable=not progress, smoothing=0.05, mininterval=1
+    ) as bar:
+        for rows in todo:
+            found = _score_batch(model, [sequences[row] for row in rows], pad)
+            shards.add(zip([names[row] for row in rows], found.tolist(), strict=True))
+            bar.update(len(rows))
+    table = shards.table().set_index("id")["reward"]
+    rewards = table.reindex(list(names)).to_numpy(dtype=np.float64, copy=True)
     wrong = np.flatnonzero(~np.isfinite(rewards))
     if len(wrong):
         raise DataError(
@@ -127,10 +143,13 @@ def score(
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Rows in batches of like length: rows times longest row is at most ``budget``, or a batch is one row."""
+    """Rows in batches of like length: rows times longest row is at most ``budget``, or a batch is one row.
+
+    Longest first: a lack of memory shows at once.
+    """
     batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-        if batch and (len(batch) + 1) * lengths[row] > budget:
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
             yield batch
             batch = []
         batch.append(row)

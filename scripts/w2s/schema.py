@@ -58,6 +58,18 @@ Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 Precision = Literal["float32", "bfloat16", "float16"]
 Step = Literal["sft", "dpo"]
+# Those of scripts/w2s/dpo.py, which must not import this file: each edit here would rerun its trainings.
+Loss = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "robust",
+    "sigmoid_norm",
+    "apo_zero",
+    "apo_down",
+    "nca_pair",
+    "sppo_hard",
+]
 Site = Annotated[str | None, BeforeValidator(_none)]
 
 
@@ -259,7 +271,7 @@ class Data(Section):
         None,
         description="noise of a world's human labels: P(prefer a) = sigmoid(reward gap / temperature); 0 = no noise",
     )
-    limit: Whole = Field(0, description="keep this many rows of each file only; 0 = all")
+    limit: Whole = Field(0, description="keep this many rows at most, a random sample of all files; 0 = all")
     tokenizer: Name = Field(description="tokenizer of the length filter")
     max_tokens: Count = Field(
         512, description="both sequences at most this long, beginning-of-sequence token included"
@@ -382,7 +394,17 @@ class DPO(Training):
     """Direct preference optimisation."""
 
     beta: Positive
-    loss_type: str = "sigmoid"
+    loss_type: Loss = Field("sigmoid", description="under TRL's names; sigmoid is DPO")
+    label_smoothing: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=0.5)] = Field(
+        0.0, description="share of wrong labels that loss_type robust expects"
+    )
+    soft_labels: bool = Field(
+        False,
+        description="the labels' probabilities count, not only which response is preferred; people's are certain",
+    )
+    confidence_weights: bool = Field(
+        False, description="weigh each pair by |2 p - 1|, p being the probability of its label"
+    )
 
 
 def _overrides(step: type[Training]) -> type[Section]:
@@ -415,7 +437,7 @@ class Recipe(Section):
         overrides = getattr(self.per_model.get(model), step, None)
         if overrides is None:
             return base
-        return type(base).model_validate({**base.model_dump(), **overrides.model_dump(exclude_unset=True)})
+        return type(base).model_validate({**base.model_dump(), **overrides.model_dump(exclude_none=True)})
 
 
 class Feedback(Section):

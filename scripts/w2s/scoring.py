@@ -7,7 +7,8 @@ implicit rewards, reference log-probabilities, perplexities and labels are arith
 The two responses of an example are one row with one prompt where the architecture allows it, see
 :mod:`w2s.packing`. Rows are sorted by length and batched up to a budget of tokens, padding counted. Padding is
 on the right, where attention does not see it, so a score does not depend on its batch (up to rounding). Only the
-positions that predict a response token go through the language-model head, see :mod:`w2s.heads`.
+positions that predict a response token go through the language-model head, see :mod:`w2s.heads`. What is done survives an
+interruption and may be divided among processes, see :mod:`w2s.shards`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from w2s.errors import DataError
 from w2s.heads import token_log_probs
 from w2s.packing import Batch, Layout, Row, model_inputs
+from w2s.shards import Shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from w2s.encoding import Encoding
 
 SCORE_COLUMNS = ["id", "response", "log_prob_sum", "token_count"]
+KEYS = 2
 RESPONSES = (0, 1)
 
 
@@ -44,6 +47,7 @@ class Scores:
         tokens: tokens that were computed; a prompt that two responses share counts once.
         padded_tokens: the same with padding.
         packed: examples whose responses shared their prompt.
+        computed: examples that this process scored; the others were scored by another one or an earlier attempt.
     """
 
     table: pd.DataFrame
@@ -51,6 +55,7 @@ class Scores:
     tokens: int
     padded_tokens: int
     packed: int
+    computed: float
 
 
 def pairs(examples: pd.DataFrame, encoding: Encoding) -> list[Row]:
@@ -100,6 +105,7 @@ def score(
     examples: pd.DataFrame,
     batch_tokens: int = 8192,
     progress: bool = False,
+    shards: Shards | None = None,
 ) -> Scores:
     """Score both responses of each example.
 
@@ -109,6 +115,7 @@ def score(
         examples: columns id, prompt, response_0, response_1.
         batch_tokens: tokens per forward pass, padding counted.
         progress: show a bar with pairs per second.
+        shards: what earlier attempts have done, and where to keep what this one does; SCORE_COLUMNS, two keys.
 
     Returns:
         Scores with one row per id and response, sorted by both; ``log_prob_sum`` is a float64 sum of float32
@@ -117,33 +124,51 @@ def score(
     Raises:
         DataError: see :func:`pairs`; or a score is not a finite number, the row is named.
     """
-    scores = score_rows(model, pairs(examples, encoding), encoding.pad_id, batch_tokens, progress)
+    scores = score_rows(model, pairs(examples, encoding), encoding.pad_id, batch_tokens, progress, shards)
     check_complete(scores.table, examples["id"])
     return scores
 
 
 def score_rows(
-    model: PreTrainedModel, rows: Sequence[Row], pad_id: int, batch_tokens: int, progress: bool = False
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    pad_id: int,
+    batch_tokens: int,
+    progress: bool = False,
+    shards: Shards | None = None,
 ) -> Scores:
     """:func:`score` of examples that are tokenised, without the proof that none is missing."""
+    shards = shards or Shards(SCORE_COLUMNS, KEYS)
     layout = Layout.of(model)
     groups = batches(layout.divide(rows), batch_tokens)
-    found: list[tuple[str, int, float, int]] = []
-    with tqdm(total=len(rows), unit="pair", disable=not progress, smoothing=0.05, mininterval=1) as bar:
-        for group in groups:
-            sums = iter(score_batch(model, group, pad_id, layout))
-            for row in group:
-                for response, answer in enumerate(row.answers, row.first):
-                    found.append((row.id, response, next(sums), len(answer)))
+    todo = shards.mine(groups, keys)
+    computed = sum(len(row.answers) for group in todo for row in group) / len(RESPONSES)
+    with tqdm(total=computed, unit="pair", disable=not progress, smoothing=0.05, mininterval=1) as bar:
+        for group in todo:
+            sums = score_batch(model, group, pad_id, layout)
+            shards.add(scored(group, sums))
             bar.update(sum(len(row.answers) for row in group) / len(RESPONSES))
-    table = pd.DataFrame(found, columns=SCORE_COLUMNS).sort_values(["id", "response"], ignore_index=True)
     return Scores(
-        table.astype({"response": "int8", "log_prob_sum": "float64", "token_count": "int64"}),
+        shards.table().astype({"response": "int8", "log_prob_sum": "float64", "token_count": "int64"}),
         forward_passes=len(groups),
         tokens=sum(len(row) for group in groups for row in group),
         padded_tokens=sum(len(group) * len(group[0]) for group in groups),
         packed=sum(len(row.answers) > 1 for group in groups for row in group),
+        computed=computed,
     )
+
+
+def keys(row: Row) -> list[tuple[str, int]]:
+    """Which scores a row gives: id and response."""
+    return [(row.id, response) for response in range(row.first, row.first + len(row.answers))]
+
+
+def scored(group: Sequence[Row], sums: np.ndarray) -> list[tuple[str, int, float, int]]:
+    """A batch's rows of the table; ``sums`` as :func:`score_batch` gives them."""
+    answers = [
+        (key, len(answer)) for row in group for key, answer in zip(keys(row), row.answers, strict=True)
+    ]
+    return [(*key, float(total), count) for (key, count), total in zip(answers, sums, strict=True)]
 
 
 @torch.inference_mode()

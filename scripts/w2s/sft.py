@@ -18,9 +18,6 @@ from w2s import cli, training
 from w2s.encoding import Encoding
 from w2s.tables import PARTS, join_labels, read_labels, read_part
 
-# Positions with this label carry no loss (torch's convention).
-NO_LOSS = -100
-
 
 def arguments(documentation: str) -> cli.StageParser:
     """The command line of both SFT stages."""
@@ -56,22 +53,25 @@ def run(args: argparse.Namespace, script: str | Path) -> None:
     def make(ordered: training.Columns, settings: dict[str, Any]) -> training.Job:
         return job(args, ordered, settings)
 
-    tokens = {"tokens_per_epoch": sum(map(len, columns["input_ids"]))}
-    training.fit(args, parents, columns, make, script=script, facts=tokens)
+    tokens = sum(len(ids) for rows in columns.values() for ids in rows)
+    training.fit(args, parents, columns, make, script=script, facts={"tokens_per_epoch": tokens})
 
 
 def tokenised(ids: Any, prompts: Any, responses: Any, encoding: Encoding, loss_on: str) -> training.Columns:
-    """Rows as token ids: ``input_ids`` = BOS, prompt, response, EOS; ``labels`` the same where the loss counts.
+    """Rows as token ids: ``prompt_ids`` (BOS and prompt) and ``response_ids`` (response and EOS), which carry the loss.
+
+    With ``loss_on`` "all" the prompt's tokens but the first, which nothing predicts, count as response.
 
     Raises:
         DataError: a sequence is beyond the model's positions; its id is named. Nothing is ever cut.
     """
-    rows: training.Columns = {"input_ids": [], "labels": []}
+    rows: training.Columns = {"prompt_ids": [], "response_ids": []}
     starts, ends = encoding.prompts_ids(list(prompts)), encoding.responses_ids(list(responses))
     for row, start, end in zip(ids, starts, ends, strict=True):
         encoding.check_length(len(start) + len(end), f"id {row}")
-        rows["input_ids"].append(start + end)
-        rows["labels"].append((start if loss_on == "all" else [NO_LOSS] * len(start)) + end)
+        unscored = 1 if loss_on == "all" else len(start)
+        rows["prompt_ids"].append(start[:unscored])
+        rows["response_ids"].append(start[unscored:] + end)
     return rows
 
 
@@ -98,6 +98,7 @@ def job(args: argparse.Namespace, ordered: training.Columns, settings: dict[str,
     trainer = trainers.SFT(
         trainable.policy(folder, args.dropout, args.seed),
         config,
+        Encoding.load(folder).pad_id,
         train_dataset=trainers.dataset(ordered),
         processing_class=trainable.tokenizer(folder),
         peft_config=trainable.lora(args),

@@ -32,14 +32,14 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as library_logging
-from trl import DPOConfig, DPOTrainer, RewardTrainer, SFTTrainer
+from trl import DPOConfig, DPOTrainer, RewardTrainer, SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from w2s import checkpoints, cli, interruption, losses
 from w2s.artifact import Parents
 from w2s.errors import ConfigError, DataError, EnvironmentProblem, Interrupted
 from w2s.heads import token_log_probs
-from w2s.packing import Layout, collate, model_inputs
+from w2s.packing import Layout, collate_pairs, collate_sequences, model_inputs
 from w2s.tables import write_csv
 from w2s.training import history_interval, save_interval
 
@@ -106,18 +106,56 @@ class Resumable:
         return getattr(self, "_metrics", {"train": {}})["train"]
 
 
-class SFT(Resumable, SFTTrainer):
-    """TRL's supervised fine-tuning on rows that are tokenised already (``input_ids``, ``labels``).
+class Packed(Resumable):
+    """Mixin of trainers on rows that are packed (:mod:`w2s.packing`) and whose responses' tokens alone see the head."""
 
-    The loss alone is computed: TRL would add entropy and token accuracy, two more passes over all logits per step.
+    layout: Layout
+    columns: tuple[str, ...] = ()
+    _signature_columns: Any
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()  # type: ignore[misc]
+        self._signature_columns = [*(self._signature_columns or []), *self.columns]
+
+    def token_log_probs(self, model: Any, inputs: Any) -> torch.Tensor:
+        """Of each scored token of a batch, (scored,)."""
+        tensors = (inputs["input_ids"], inputs["segments"], inputs["positions"])
+        given = model_inputs(*tensors, self.layout.attention, torch.float32)
+        inner = self.accelerator.unwrap_model(model)
+        return token_log_probs(model, given, inputs["at"], inputs["targets"], inner)
+
+
+class SFT(Packed, SFTTrainer):
+    """TRL's supervised fine-tuning on rows that are tokenised already (``prompt_ids``, ``response_ids``).
+
+    The loss is that of the responses' tokens; the head is not computed for others. TRL's entropy and token accuracy,
+    two more passes over all logits per step, are left out.
     """
 
-    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **settings: Any) -> Any:
-        """The mean over the tokens of the global batch, see ``transformers.Trainer.compute_loss``."""
-        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *rest, **settings)
+    columns = ("prompt_ids", "response_ids")
+
+    def __init__(self, model: PreTrainedModel, config: SFTConfig, pad_id: int, **settings: Any) -> None:
+        self.layout = Layout.of(model)
+        collator = functools.partial(collate_sequences, layout=self.layout, pad_id=pad_id)
+        super().__init__(model, config, data_collator=collator, **settings)
+        self.model_accepts_loss_kwargs = (
+            True  # the loss is divided by the global batch's tokens, not by the passes
+        )
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """Tokens of the global batch that carry loss."""
+        count = torch.tensor(sum(len(batch["targets"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(count).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """This pass's part of the mean over the tokens of the global batch; gradients of processes are averaged."""
+        total = self.token_log_probs(model, inputs).sum()
+        return -total / num_items_in_batch * self.accelerator.num_processes
 
 
-class DPO(Resumable, DPOTrainer):
+class DPO(Packed, DPOTrainer):
     """TRL's DPO on pairs that are tokenised and have their reference log-probabilities already.
 
     The stock trainer would tokenise, truncate and compute the reference again; given columns it refuses. Columns:
@@ -128,9 +166,11 @@ class DPO(Resumable, DPOTrainer):
     metrics need (entropy and argmax over all logits) is not computed.
     """
 
+    columns = ("probability", "weight")
+
     def __init__(self, model: PreTrainedModel, config: DPOConfig, pad_id: int, **settings: Any) -> None:
         self.layout = Layout.of(model)
-        collator = functools.partial(collate, layout=self.layout, pad_id=pad_id)
+        collator = functools.partial(collate_pairs, layout=self.layout, pad_id=pad_id)
         super().__init__(model, None, config, data_collator=collator, **settings)
 
     def _prepare_dataset(self, dataset: Dataset, *args: object) -> Dataset:
@@ -138,11 +178,6 @@ class DPO(Resumable, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        known: list[str] = self._signature_columns or []  # type: ignore[assignment]
-        self._signature_columns = [*known, "probability", "weight"]  # type: ignore[assignment]
 
     def compute_loss(self, model: Any, inputs: Any, *rest: Any, **settings: Any) -> Any:
         """The mean over the pairs of a batch."""
@@ -166,10 +201,7 @@ class DPO(Resumable, DPOTrainer):
 
     def _response_log_probs(self, model: Any, inputs: Any) -> torch.Tensor:
         """Sums over the response's tokens, (pairs, 2): of the chosen and of the rejected response."""
-        tensors = (inputs["input_ids"], inputs["segments"], inputs["positions"])
-        given = model_inputs(*tensors, self.layout.attention, torch.float32)
-        inner = self.accelerator.unwrap_model(model)
-        found = token_log_probs(model, given, inputs["at"], inputs["targets"], inner)
+        found = self.token_log_probs(model, inputs)
         # Added part by part: sums by index on a GPU differ from run to run.
         sums = torch.stack([part.sum() for part in found.split(inputs["counts"].tolist())])
         return sums[inputs["order"]]

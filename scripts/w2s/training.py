@@ -15,19 +15,19 @@ are saved in float32: a LoRA update of a low learning rate would vanish in the r
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s import checkpoints, cli
-from w2s.artifact import Artifact, Draft, Parents
+from w2s.artifact import Draft, Parents
 from w2s.errors import ConfigError, DataError, EnvironmentProblem
+from w2s.processes import draft_in_first, world
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,11 +95,6 @@ def check_environment(args: argparse.Namespace) -> None:
     for name in ("warmup_steps", "lora_rank", "micro_batch_size", "save_steps"):
         if getattr(args, name, 0) < 0:
             raise ConfigError("must not be negative", where="--" + name.replace("_", "-"))
-
-
-def world() -> tuple[int, int]:
-    """Rank of this process and number of processes, as the launcher set them; (0, 1) without one."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def accumulation(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
@@ -249,7 +244,7 @@ def fit(
     from w2s import trainers
 
     state = trainers.shared_state(args, parents, Path(script))
-    with _draft(args, parents, script) as draft:
+    with draft_in_first(args.output, args.spec, parents, script) as draft:
         job = make(ordered, trainers.arguments(args, state, steps, micro, passes))
         trainer, sizes = job.trainer, trainers.sizes(job.trainer)
         trainers.check_sharding(trainer)
@@ -277,16 +272,6 @@ def fit(
     if rank == 0:
         checkpoints.discard(args.output)
     trainer.accelerator.wait_for_everyone()
-
-
-@contextlib.contextmanager
-def _draft(args: argparse.Namespace, parents: Parents, script: str | Path) -> Iterator[Draft | None]:
-    """The artifact in the making, in the first process only: the others have nothing to write."""
-    if world()[0] == 0:
-        with Artifact.create(args.output, spec=args.spec, parents=parents, script=script) as draft:
-            yield draft
-    else:
-        yield None
 
 
 def chosen_and_rejected(labelled: pd.DataFrame) -> tuple[list[str], list[str]]:

@@ -114,11 +114,14 @@ def test_gpus_that_do_not_divide_the_batch_are_refused() -> None:
         student("opt-1.3b", "dpo", config(models={"opt-1.3b": {"resources": {"train": {"gpus": 3}}}}))
 
 
-def test_two_gpus_for_scoring_are_refused() -> None:
-    settings = config(models={"opt-1.3b": {"resources": {"score": {"gpus": 2}}}})
-    wildcards = SimpleNamespace(**CELL, run="models/opt-1.3b", part="unlabelled")
-    with pytest.raises(ConfigError, match="2 GPUs for a job that uses one"):
-        stage_need(settings, "score_responses", wildcards, "nowhere/manifest.json")
+def test_scoring_is_divided_where_the_catalogue_says_so() -> None:
+    wildcards = SimpleNamespace(**CELL, run="models/opt-13b", part="unlabelled")
+    one = stage_need(config(), "score_responses", wildcards, "nowhere/manifest.json")
+    settings = config(models={"opt-13b": {"resources": {"score": {"gpus": 4}}}})
+    four = stage_need(settings, "score_responses", wildcards, "nowhere/manifest.json")
+    assert (one.gpus, one.layout, four.gpus, four.layout) == (1, "single", 4, "ddp")
+    assert one.pass_size == four.pass_size  # each GPU holds all of the model
+    assert not fits(allocation.STAGES["score_responses"](settings, wildcards).work, 4, 1, 20)
 
 
 def test_generation_takes_fewer_prompts_at_once_where_the_cache_would_not_fit() -> None:

@@ -375,9 +375,11 @@ def made_unseen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, by
 def test_an_artifact_gets_its_manifest_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, content = made_unseen(tmp_path, monkeypatch)
     assert not artifact.restore(manifest, "other"), "made from something else"
+    (tmp_path / ".made.abcd1234.former").mkdir()  # it was killed when its folder had just been put into place
     assert artifact.restore(manifest, "this")
     assert manifest.read_bytes() == content
     verify(manifest)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 @pytest.mark.parametrize("damage", ["altered", "gone", "no record"])

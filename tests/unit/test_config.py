@@ -211,6 +211,10 @@ WRONG = [
     ("recipes.paper-hh.sft.batch_size", False, "a number is expected, not true or false"),
     ("recipes.paper-hh.sft.loss_on", "prompt", "'completion' or 'all'"),
     ("recipes.paper-hh.dpo.lora_dropout", 1, "less than 1"),
+    ("recipes.paper-hh.dpo.loss_type", "sigmod", "not a valid value (got 'sigmod')"),
+    ("recipes.paper-hh.dpo.label_smoothing", 0.5, "less than 0.5"),
+    ("recipes.paper-hh.dpo.label_smoothing", -0.1, "greater than or equal to 0"),
+    ("recipes.paper-hh.dpo.soft_labels", 0.3, "true or false is expected (got 0.3)"),
     ("recipes.paper-hh.sft", 3, "a mapping of keys is expected, not 3"),
     ("recipes.paper-hh.sft", None, "a mapping of keys is expected"),
     ("runtime.needs_gpu", "perhaps", "true or false is expected (got 'perhaps')"),
@@ -316,6 +320,55 @@ IMPOSSIBLE = [
     (DEMO, at("corpora.demo.texts", 0), {}, "texts must be at least 1"),
     ({}, at("sources.hh-rlhf.kind", "local"), {}, "a local source has no revision"),
 ]  # fmt: skip
+
+
+WITHOUT_EFFECT = [
+    (at("recipes.paper-hh.dpo.label_smoothing", 0.2), "label_smoothing is not read by loss_type: sigmoid",
+     "recipes.paper-hh.dpo.label_smoothing", "0, or loss_type: robust"),
+    (at("recipes/paper-hh/per_model/opt-13b/dpo", {"label_smoothing": 0.2, "loss_type": "ipo"}),
+     "label_smoothing is not read by loss_type: ipo",
+     "recipes.paper-hh.per_model.opt-13b.dpo.label_smoothing", "0, or loss_type: robust"),
+    (merge(at("experiments.a_figure_2a.feedback", ["human"]), at("recipes.paper-hh.dpo.soft_labels", True)),
+     "soft_labels changes nothing for 'opt-1.3b'", "recipes.paper-hh.dpo.soft_labels", "a feedback of policy weak"),
+    (merge(at("experiments.a_figure_2a.feedback", ["human"]),
+           at("recipes/paper-hh/per_model/opt-13b/dpo/confidence_weights", True)),
+     "confidence_weights changes nothing for 'opt-13b'",
+     "recipes.paper-hh.per_model.opt-13b.dpo.confidence_weights", "a feedback of policy weak"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said", "key", "instead"), WITHOUT_EFFECT, ids=[r[2] for r in WITHOUT_EFFECT]
+)
+def test_a_dpo_setting_without_effect_is_refused(overlay: dict, said: str, key: str, instead: str) -> None:
+    text = refusal(overlay)
+    assert said in text
+    assert f": {key}\n" in text
+    assert instead in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "dpo",
+    [
+        {"loss_type": "robust", "label_smoothing": 0.2},
+        {"soft_labels": True, "confidence_weights": True},
+        {"loss_type": "ipo", "label_smoothing": 0},
+    ],
+)
+def test_dpo_settings_with_an_effect_are_accepted(dpo: dict) -> None:
+    """The weak arm's labels have probabilities; people's are certain, and the same settings leave their arm as it is."""
+    assert load(at("recipes.paper-hh.dpo", dpo)).recipes["paper-hh"].dpo.model_dump().items() >= dpo.items()
+
+
+def test_what_no_experiment_to_run_trains_is_not_refused() -> None:
+    sft_only = at("experiments.a_figure_2a", {"feedback": ["human"], "steps": ["sft"]})
+    assert load(sft_only, at("recipes.paper-hh.dpo.soft_labels", True)).recipes["paper-hh"].dpo.soft_labels
+
+
+def test_null_for_one_model_is_the_recipe_s_own_value() -> None:
+    config = load(at("recipes/paper-hh/per_model/opt-13b/dpo", {"beta": None, "learning_rate": 1e-5}))
+    dpo = config.recipes["paper-hh"].step("opt-13b", "dpo")
+    assert (dpo.beta, dpo.learning_rate) == (0.1, 1e-5)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("preset", "one", "two", "said"), IMPOSSIBLE, ids=[row[3] for row in IMPOSSIBLE])

@@ -112,3 +112,24 @@ def test_launch_configurations_are_understood(name: str) -> None:
     assert config.mixed_precision == "no"
     if kind == "DEEPSPEED":
         assert config.deepspeed_config["zero_stage"] == int(name[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_tokens", [60, 10_000])
+def test_two_processes_score_what_one_does(inputs: Inputs, tmp_path: Path, batch_tokens: int) -> None:
+    """With the large budget there is one batch, and nothing to do for the second process."""
+    import score_responses
+    import torch
+    from w2s.artifact import load
+
+    together, alone = tmp_path / "together" / "manifest.json", tmp_path / "alone" / "manifest.json"
+    words = ["--model", inputs.model, "--examples", inputs.examples, "--split", inputs.split]
+    words += ["--part", "unlabelled", "--batch-tokens", batch_tokens, "--device", "cpu"]
+    done = launch("ddp", "score_responses", [str(word) for word in [*words, "--output", together]])
+    assert done.returncode == 0, done.stderr
+    torch.set_num_threads(1)
+    score_responses.main([str(word) for word in [*words, "--output", alone]])
+
+    assert together.read_bytes() == alone.read_bytes()
+    assert load(together).run["measured"]["processes"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "together"]

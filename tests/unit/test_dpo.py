@@ -89,7 +89,7 @@ def use_trls_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     from w2s import trainers
 
     monkeypatch.setattr(
-        trainers, "collate", lambda pairs, layout, pad_id: DataCollatorForPreference(pad_id)(pairs)
+        trainers, "collate_pairs", lambda pairs, layout, pad_id: DataCollatorForPreference(pad_id)(pairs)
     )
     monkeypatch.setattr(trainers.DPO, "compute_loss", DPOTrainer.compute_loss)
 

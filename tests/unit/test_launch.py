@@ -374,9 +374,11 @@ def test_work_that_was_done_unseen_is_not_repeated(stage: Stage) -> None:
     assert stage.run(ARTIFACT)[:2] == (0, "working\n")
     manifest = stage.output.read_bytes()
     stage.output.unlink()
+    state = checkpoints.state_root(stage.output)
+    state.mkdir()  # it was killed when its artifact stood and its checkpoints were not yet removed
     assert stage.run(ARTIFACT)[:2] == (0, "")
     assert stage.output.read_bytes() == manifest
-    assert not stage.folder.exists()
+    assert not stage.folder.exists() and not state.exists()
 
 
 def test_work_on_another_input_or_by_other_code_is_done(stage: Stage, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_pairs_in_one_line_do_not_see_each_other(kind, encoding):
         {"prompt_ids": row.prompt, "chosen_ids": row.answers[0], "rejected_ids": row.answers[1], "weight": 2}
         for row in rows
     ]
-    batch = packing.collate(examples, Layout.of(model), encoding.pad_id)
+    batch = packing.collate_pairs(examples, Layout.of(model), encoding.pad_id)
     assert len(batch["input_ids"]) < len(rows) and batch["weight"].tolist() == [2] * len(rows)
     inputs = packing.model_inputs(
         batch["input_ids"], batch["segments"], batch["positions"], Layout.of(model).attention, torch.float32
@@ -221,6 +221,25 @@ def test_pairs_in_one_line_do_not_see_each_other(kind, encoding):
     sums = torch.stack([part.sum() for part in found.split(batch["counts"].tolist())])[batch["order"]]
     wanted = [[expected.loc[(row.id, number), "log_prob_sum"] for number in (0, 1)] for row in rows]
     np.testing.assert_allclose(sums.numpy(), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_sequences_in_one_line_do_not_see_each_other(kind, encoding):
+    model = make(kind, encoding)
+    rows = scoring.pairs(example_rows(PAIRS), encoding)
+    expected = scoring.score_rows(model, rows, encoding.pad_id, 1).table.set_index(["id", "response"])
+    examples = [{"prompt_ids": row.prompt, "response_ids": row.answers[1]} for row in rows]
+    layout = Layout.of(model)
+    batch = packing.collate_sequences(examples, layout, encoding.pad_id)
+    assert len(batch["input_ids"]) < len(rows)
+    inputs = packing.model_inputs(
+        batch["input_ids"], batch["segments"], batch["positions"], layout.attention, torch.float32
+    )
+    with torch.no_grad():
+        found = heads.token_log_probs(model, inputs, batch["at"], batch["targets"])
+    assert float(found.sum()) == pytest.approx(
+        expected["log_prob_sum"].xs(1, level="response").sum(), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("frozen", [True, False])

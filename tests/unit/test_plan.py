@@ -9,12 +9,14 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from w2s import dpo
 from w2s.cli import StageParser
 from w2s.config import load_config, merge, read_yaml
 from w2s.plan import Plan, alternatives, base_model, cell_path, flags, fraction
+from w2s.schema import Loss
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
@@ -49,6 +51,7 @@ def data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"files": ["a b.jsonl=", "ü.gz=0f"]}, ["--files", "a b.jsonl=", "ü.gz=0f"]),
         ({"revision": None, "seed": 0}, ["--seed", "0"]),
         ({"terms": ""}, ["--terms", ""]),
+        ({"soft_labels": True, "confidence_weights": False, "seed": 1}, ["--soft-labels", "--seed", "1"]),
         ({}, []),
     ],
 )
@@ -86,6 +89,40 @@ def test_settings_for_one_model_reach_only_that_model() -> None:
             other = usual.training("paper-hh", model, step, "unlabelled", "1")  # type: ignore[arg-type]
             assert (one != other) == (model == "opt-13b" and step == "sft")
     assert "--learning-rate 2e-06" in changed.training("paper-hh", "opt-13b", "sft", "unlabelled", "1")
+
+
+DPO_KEYS = [
+    ({"loss_type": "ipo"}, ["--loss-type", "ipo"]),
+    ({"loss_type": "robust", "label_smoothing": 0.2}, ["--loss-type", "robust", "--label-smoothing", "0.2"]),
+    ({"soft_labels": True}, ["--loss-type", "sigmoid", "--soft-labels"]),
+    ({"confidence_weights": True}, ["--loss-type", "sigmoid", "--confidence-weights"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), DPO_KEYS, ids=[" ".join(row[0]) for row in DPO_KEYS])
+def test_the_loss_of_one_model_changes_its_dpo_alone(settings: dict[str, Any], words: list[str]) -> None:
+    """No other spec differs: what else reruns does so because its inputs have changed."""
+    changed = all_specs(plan("paper-a", recipes={"paper-hh": {"per_model": {"opt-13b": {"dpo": settings}}}}))
+    usual = all_specs(plan("paper-a"))
+    different = {name for name in usual if changed[name] != usual[name]}
+    assert different == {(f"train_{who}_dpo", "paper-hh opt-13b") for who in ("teacher", "student")}
+    known = {flag for action in dpo.arguments("").parser._actions for flag in action.option_strings}
+    assert {word for word in words if word.startswith("--")} <= known
+    for name in different:
+        assert shlex.join(words) in changed[name]
+
+
+def test_dpo_settings_that_are_off_are_not_in_the_spec() -> None:
+    """Results from before these keys were there are those of their defaults, and are not made again."""
+    off = {"loss_type": "sigmoid", "label_smoothing": 0.0, "soft_labels": False, "confidence_weights": False}
+    usual = all_specs(plan("paper-a"))
+    assert all_specs(plan("paper-a", recipes={"paper-hh": {"dpo": off}})) == usual
+    spec = usual["train_student_dpo", "paper-hh opt-1.3b"]
+    assert spec.endswith("--beta 0.1 --loss-type sigmoid --precision bfloat16 --seed 1")
+
+
+def test_the_configuration_names_the_losses_that_there_are() -> None:
+    assert get_args(Loss) == dpo.LOSSES
 
 
 def all_specs(plan: Plan) -> dict[tuple[str, str], str]:

@@ -29,16 +29,16 @@ def run(inputs: Inputs, output: Path, *more: object) -> Path:
 
 def test_loss_counts_the_response_and_its_end_only(tiny_tokenizer: Path) -> None:
     from w2s.encoding import Encoding
-    from w2s.sft import NO_LOSS, tokenised
+    from w2s.sft import tokenised
 
     encoding = Encoding.load(tiny_tokenizer)
     prompt, response = "\n\nHuman: Hi\n\nAssistant:", " Hello."
     start, end = encoding.prompt_ids(prompt), encoding.response_ids(response)
     rows = tokenised(["a"], [prompt], [response], encoding, "completion")
-    assert rows["input_ids"] == [start + end]
-    assert rows["labels"] == [[NO_LOSS] * len(start) + end]
+    assert rows == {"prompt_ids": [start], "response_ids": [end]}
     assert end[-1] == encoding.eos_id
-    assert tokenised(["a"], [prompt], [response], encoding, "all")["labels"] == [start + end]
+    rows = tokenised(["a"], [prompt], [response], encoding, "all")
+    assert rows == {"prompt_ids": [start[:1]], "response_ids": [start[1:] + end]}
 
 
 def test_first_loss_is_the_mean_over_the_batch_of_tokens(inputs: Inputs, tmp_path: Path) -> None:
@@ -57,7 +57,8 @@ def test_first_loss_is_the_mean_over_the_batch_of_tokens(inputs: Inputs, tmp_pat
     )
     total, tokens = 0.0, 0
     for row in row_order(32, 4, 8, 7)[:8]:
-        ids, labels = torch.tensor([rows["input_ids"][row]]), torch.tensor([rows["labels"][row]])
+        start, end = rows["prompt_ids"][row], rows["response_ids"][row]
+        ids, labels = torch.tensor([start + end]), torch.tensor([[-100] * len(start) + end])
         with torch.no_grad():
             counted = int((labels[:, 1:] != -100).sum())
             total += float(model(input_ids=ids, labels=labels).loss) * counted
@@ -66,6 +67,46 @@ def test_first_loss_is_the_mean_over_the_batch_of_tokens(inputs: Inputs, tmp_pat
     assert history["loss"][0] == pytest.approx(total / tokens, rel=1e-5)
     assert list(history["step"]) == [1, 2, 3, 4]
     assert history["loss"].iloc[-1] < history["loss"][0] - 0.1
+
+
+def use_trls_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own loss, on padded batches with labels."""
+    from transformers import Trainer
+    from trl import SFTTrainer
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+    from w2s import trainers
+
+    def padded(rows: list[dict[str, list[int]]], layout: object, pad_id: int) -> object:
+        whole = [
+            {
+                "input_ids": row["prompt_ids"] + row["response_ids"],
+                "labels": [-100] * len(row["prompt_ids"]) + row["response_ids"],
+            }
+            for row in rows
+        ]
+        return DataCollatorForLanguageModeling(pad_id)(whole)
+
+    monkeypatch.setattr(trainers, "collate_sequences", padded)
+    monkeypatch.setattr(trainers.SFT, "compute_loss", SFTTrainer.compute_loss)
+    monkeypatch.setattr(trainers.SFT, "_get_num_items_in_batch", Trainer._get_num_items_in_batch)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "more"),
+    [(12.5, ()), (2, ("--micro-batch-size", 2)), (2, ("--loss-on", "all")), (2, ("--lora-rank", 2))],
+)
+def test_loss_and_history_are_trls(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: float, more: tuple[object, ...]
+) -> None:
+    words = ("--epochs", epochs, "--lora-dropout", 0, *more)
+    ours = run(inputs, tmp_path / "ours" / "manifest.json", *words)
+    use_trls_loss(monkeypatch)
+    theirs = run(inputs, tmp_path / "theirs" / "manifest.json", *words)
+    mine, stock = (pd.read_csv(path.parent / "history.csv") for path in (ours, theirs))
+    assert "mean_token_accuracy" in stock.columns and "mean_token_accuracy" not in mine.columns
+    assert len(mine) == 4 * epochs
+    for name in mine.columns:
+        assert mine[name].to_numpy() == pytest.approx(stock[name].to_numpy(), rel=1e-3, abs=1e-5), name
 
 
 def test_saves_a_model_that_loads_with_its_tokenizer(inputs: Inputs, tmp_path: Path) -> None:

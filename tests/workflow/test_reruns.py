@@ -148,6 +148,14 @@ EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
         setting("recipes: {paper-hh: {dpo: {learning_rate: 0.1, beta: 5.0e-5}}}"),
         {"train_teacher_dpo"} | LABELS,
     ),
+    "DPO settings written out that are the defaults": (
+        setting("recipes: {paper-hh: {dpo: {label_smoothing: 0, soft_labels: false, loss_type: sigmoid}}}"),
+        set(),
+    ),
+    "soft labels for one student": (
+        setting("recipes: {paper-hh: {per_model: {opt-13b: {dpo: {soft_labels: true}}}}}"),
+        {"train_student_dpo"} | JUDGED,
+    ),
     "longest sequence": (setting("data: {hh-helpful: {max_tokens: 500}}"), FILTERED),
     "seed of the new test split": (setting("data: {hh-helpful: {resplit: {seed: 23}}}"), IMPORTED),
     "one student's learning rate": (
