@@ -15,13 +15,14 @@ rule generate:
     threads: RUNTIME.threads
     resources:
         **model_job("generate"),
+        more=PLAN.generation_options(),
     params:
         spec=lambda w: PLAN.generate(w, w.evaluation, w.run),
         code=code("generate"),
     shell:
         "launch {threads} {resources.devices} {resources.layout} scripts/generate.py"
         " --model {input.model} --examples {input.examples} --split {input.split}"
-        " {params.spec} --batch-size {resources.pass_size} --output {output} > {log} 2>&1"
+        " {params.spec} --batch-size {resources.pass_size} {resources.more} --output {output} > {log} 2>&1"
 
 
 rule score_gold:

@@ -7,6 +7,8 @@ the token limit. Top-p, stop rule and seed are not in the paper; they are declar
 
 Each prompt has its own random numbers, keyed by (seed, example id): batch size and order do not change a
 text, and two models answer the same prompt under the same noise, token by token (common random numbers).
+Responses that have ended make room for the next prompts at once (docs/generation.md). ``--backend vllm`` draws with
+vLLM instead, on GPUs and from an environment of its own; its random numbers, and so its texts, are others.
 
 Inputs: a model in the hub's format (``config.json``, safetensors, ``encoding.json``), examples, a split.
 Output: ``generations.parquet``: id, prompt, response, tokens (without the end token), finished (eos, stop or
@@ -16,6 +18,7 @@ length).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from w2s import cli
 from w2s.artifact import Artifact, load
@@ -41,7 +44,19 @@ def arguments() -> cli.StageParser:
     )
     parser.spec("--seed", type=int, default=0)
     parser.spec("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
-    parser.option("--batch-size", type=cli.positive_int, default=64, help="prompts per batch")
+    parser.spec(
+        "--backend",
+        choices=["transformers", "vllm"],
+        default="transformers",
+        help="who draws: our loop on transformers' models, or vLLM; their random numbers differ",
+    )
+    parser.option(
+        "--batch-size",
+        type=cli.positive_int,
+        default=64,
+        help="how many of the longest prompts are answered together; of shorter ones more, with as many tokens",
+    )
+    parser.option("--vllm-python", type=Path, help="Python of the environment with vLLM, for --backend vllm")
     parser.option("--device", default="auto", help="auto takes the GPU if there is one")
     return parser
 
@@ -55,18 +70,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError("the test part is empty: no prompt to answer", where=args.split)
 
     import torch
-    from w2s.encoding import Encoding
-    from w2s.generation import LENGTH, Sampling, generate
-    from w2s.models import load_causal
+    from w2s import backends
+    from w2s.generation import LENGTH, Sampling
 
     torch.set_num_threads(cli.threads())
     parents = {"model": args.model, "examples": args.examples, "split": args.split}
     with Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact:
         folder = load(args.model).folder
-        model = load_causal(folder, args.precision, args.device)
+        backend = backends.choose(
+            args.backend, folder, args.precision, args.device, args.batch_size, args.vllm_python
+        )
         sampling = Sampling(args.temperature, args.top_p, args.max_new_tokens, tuple(args.stop), args.seed)
         prompts = list(zip(chosen["id"], chosen["prompt"], strict=True))
-        answers = generate(model, Encoding.load(folder), prompts, sampling, args.batch_size)
+        found = dict(backend.generate_each(prompts, sampling))
+        answers = [found[place] for place in range(len(prompts))]
         table = chosen[["id", "prompt"]].assign(
             response=[answer.response for answer in answers],
             tokens=[answer.tokens for answer in answers],

@@ -237,7 +237,14 @@ class Plan:
         """Spec of ``generate``."""
         entry = self.config.evaluations[evaluation]
         settings = entry.model_dump(include={"prompts", "temperature", "top_p", "max_new_tokens", "stop"})
-        return flags(settings | {"seed": cell.seed, "precision": self._model(base_model(run)).precision})
+        precision = self._model(base_model(run)).precision
+        # What is off is not named: specs are those of configurations that do not know the key.
+        backend = None if self.config.runtime.generation == "transformers" else self.config.runtime.generation
+        return flags(settings | {"seed": cell.seed, "precision": precision, "backend": backend})
+
+    def generation_options(self) -> str:
+        """Options of ``generate`` that do not change its result."""
+        return flags({"vllm_python": self.config.runtime.vllm_python})
 
     def score_gold(self, cell: Cell, run: str, gold: str) -> str:
         """Spec of ``score_gold``."""

@@ -95,7 +95,7 @@ class Section(BaseModel):
 
 
 class Runtime(Section):
-    """How jobs are executed; never changes a result."""
+    """How jobs are executed; never changes a result, but for ``generation``: other random numbers, other texts."""
 
     launcher: Literal["plain", "worker"] = Field(
         "plain",
@@ -110,7 +110,23 @@ class Runtime(Section):
         8, description="most rows (SFT) or pairs (DPO) per device and pass; accumulation is derived"
     )
     batch_tokens: Count = Field(16384, description="token budget of a scoring batch, padding counted")
-    generation_batch: Count = Field(64, description="prompts generated at once")
+    generation_batch: Count = Field(
+        64, description="prompts answered at once if they are as long as any; of shorter ones more"
+    )
+    generation: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="who draws the responses: our loop on transformers' models, or vLLM, which changes the texts",
+    )
+    vllm_python: Site = Field(
+        None,
+        description="Python of the environment that has vLLM (docs/generation.md), for `generation: vllm`",
+    )
+
+    @model_validator(mode="after")
+    def _vllm_has_a_python(self) -> Runtime:
+        if self.generation == "vllm" and self.vllm_python is None:
+            raise ValueError("generation: vllm needs the key vllm_python")
+        return self
 
 
 class CpuNodes(Section):

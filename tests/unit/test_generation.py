@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from tiny import as_artifact, example_rows
+from w2s import generation
 from w2s.artifact import load
 from w2s.encoding import Encoding
 from w2s.errors import DataError
-from w2s.generation import Sampling, finish, generate, gumbel_noise, prompt_key
+from w2s.generation import Sampling, finish, generate, gumbel_argmax, gumbel_noise, prompt_key
 from w2s.models import load_causal
 from w2s.tables import write_parquet
 
@@ -129,7 +130,7 @@ def test_tokens_follow_the_softmax(opt, tiny_model, temperature, top_p):
 
 def test_noise_is_standard_gumbel_and_independent():
     keys = [prompt_key(0, f"p{number}") for number in range(40)]
-    noise = np.stack([gumbel_noise(keys, step, 5000).numpy() for step in range(5)])
+    noise = np.stack([gumbel_noise(keys, [step] * len(keys), 5000).numpy() for step in range(5)])
     assert np.isfinite(noise).all()
     uniform = np.sort(np.exp(-np.exp(-noise.astype(float))).ravel())
     # Kolmogorov-Smirnov distance of a million values: 1.95 / sqrt(n) is the 99.9 % quantile.
@@ -154,7 +155,7 @@ def test_noise_is_the_same_everywhere():
     assert key == int.from_bytes(hashlib.sha256(b"7\0abc").digest()[:8], "little")
     start = int.from_bytes(hashlib.blake2b(f"{key}\0{3}".encode(), digest_size=4).digest(), "little")
     expected = [-np.log(-np.log1p(-(hashed(token, start) % 2**31 + 0.5) / 2**31)) for token in range(2000)]
-    assert gumbel_noise([key], 3, 2000)[0].numpy() == pytest.approx(np.array(expected), abs=2e-5)
+    assert gumbel_noise([key], [3], 2000)[0].numpy() == pytest.approx(np.array(expected), abs=2e-5)
 
 
 def test_where_a_response_ends(opt):
@@ -261,3 +262,33 @@ def test_stage_without_test_prompts(tiny_model, make_examples, tmp_path):
     with pytest.raises(DataError, match="the test part is empty"):
         stage.main([*map(str, words), "--output", str(output)])
     assert not output.parent.exists()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 1e4])
+def test_the_largest_noisy_score_is_found_without_all_noise(spread):
+    """With flat and with steep scores, with words that top-p has taken out, in several blocks of rows."""
+    torch.manual_seed(0)
+    words = generation.FEW + 100
+    scores = torch.randn(60, words) * spread
+    scores[::3, 100:] = -torch.inf
+    keys = [prompt_key(0, f"p{number}") for number in range(60)]
+    for first in range(10):
+        steps = list(range(first, first + 60))
+        expected = (scores + gumbel_noise(keys, steps, words)).argmax(-1)
+        assert gumbel_argmax(scores, keys, steps).tolist() == expected.tolist()
+
+
+def test_noise_is_below_its_bound():
+    """At the ends of the range, at powers of two and between."""
+    uniform = torch.cat(
+        [
+            (torch.arange(2.0**20) + 0.5) * 2**-31,
+            torch.rand(10**6),
+            2.0 ** -torch.arange(1, 32),
+            torch.ones(1),
+        ]
+    )
+    uniform = uniform[uniform < 1]
+    gap = generation._gumbel_bound(uniform) - generation._gumbel(uniform.clone())
+    assert gap.min() > 0
+    assert gap[: 2**20].max() < 0.07
