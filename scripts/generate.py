@@ -9,6 +9,7 @@ Each prompt has its own random numbers, keyed by (seed, example id): batch size 
 text, and two models answer the same prompt under the same noise, token by token (common random numbers).
 Responses that have ended make room for the next prompts at once (docs/generation.md). ``--backend vllm`` draws with
 vLLM instead, on GPUs and from an environment of its own; its random numbers, and so its texts, are others.
+An interrupted run continues, and ``accelerate launch`` divides the prompts among GPUs; neither changes a text.
 
 Inputs: a model in the hub's format (``config.json``, safetensors, ``encoding.json``), examples, a split.
 Output: ``generations.parquet``: id, prompt, response, tokens (without the end token), finished (eos, stop or
@@ -21,9 +22,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from w2s import cli
-from w2s.artifact import Artifact, load
+from w2s.artifact import load
 from w2s.errors import DataError
-from w2s.tables import read_part, write_parquet
+from w2s.processes import world
+from w2s.tables import named, read_part, write_parquet
+
+COLUMNS = ["id", "response", "tokens", "finished"]
+# Prompts of a group, in batches.
+GROUP = 8
 
 
 def arguments() -> cli.StageParser:
@@ -72,23 +78,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
     from w2s import backends
     from w2s.generation import LENGTH, Sampling
+    from w2s.shards import resumable
 
     torch.set_num_threads(cli.threads())
     parents = {"model": args.model, "examples": args.examples, "split": args.split}
-    with Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact:
+    with resumable(args, parents, __file__, COLUMNS) as (artifact, shards):
         folder = load(args.model).folder
         backend = backends.choose(
-            args.backend, folder, args.precision, args.device, args.batch_size, args.vllm_python
+            args.backend,
+            folder,
+            args.precision,
+            args.device,
+            args.batch_size,
+            args.vllm_python,
+            progress=artifact is not None,
         )
         sampling = Sampling(args.temperature, args.top_p, args.max_new_tokens, tuple(args.stop), args.seed)
         prompts = list(zip(chosen["id"], chosen["prompt"], strict=True))
-        found = dict(backend.generate_each(prompts, sampling))
-        answers = [found[place] for place in range(len(prompts))]
-        table = chosen[["id", "prompt"]].assign(
-            response=[answer.response for answer in answers],
-            tokens=[answer.tokens for answer in answers],
-            finished=[answer.finished for answer in answers],
-        )
+        for group in shards.mine(groups(prompts, backend.prompts_at_once), lambda prompt: [prompt[:1]]):
+            shards.add(
+                (group[place][0], answer.response, answer.tokens, answer.finished)
+                for place, answer in backend.generate_each(group, sampling)
+            )
+        table = chosen[["id", "prompt"]].merge(shards.table(), on="id", how="left", validate="one_to_one")
+        if artifact is None:
+            return
+        if table["response"].isna().any():
+            raise DataError("prompts without a response", where=named(table["id"][table["response"].isna()]))
         write_parquet(table, artifact.path("generations.parquet"))
         artifact.record(
             prompts_available=int(examples["prompt"].nunique()),
@@ -97,6 +113,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             truncated=int((table["finished"] == LENGTH).sum()),
             distinct_responses=int(table["response"].nunique()),
         )
+        artifact.measure(processes=world()[1], resumed=shards.resumed)
+
+
+def groups(prompts: Sequence[tuple[str, str]], at_once: int | None) -> list[list[tuple[str, str]]]:
+    """(id, text) in groups that are answered one after another, each with short and long prompts alike.
+
+    A group's last responses leave the machine half idle, so it should hold many times what runs ``at_once``; an
+    interrupted attempt loses the one that it was at. None: all in one.
+    """
+    number = 1 if at_once is None else -(-len(prompts) // (GROUP * at_once))
+    ordered = sorted(prompts, key=lambda prompt: (len(prompt[1]), prompt[0]))
+    return [ordered[first::number] for first in range(number)]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ vLLM pins its own torch and transformers. It is therefore never imported here: i
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -18,12 +19,15 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from w2s import generation, models, vllm_worker
 from w2s.encoding import Encoding
 from w2s.errors import ArtifactError, EnvironmentProblem
 from w2s.generation import Generation, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 VLLM = "vllm"
 HOW = "an environment made from envs/vllm.in (docs/generation.md), its Python as runtime.vllm_python or --vllm-python"
@@ -34,7 +38,14 @@ NOT_ITS_OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
 class Backend(Protocol):
-    """Draws responses."""
+    """Draws responses.
+
+    Attributes:
+        prompts_at_once: how many long ones it answers together; None if it is best given all prompts there are.
+    """
+
+    @property
+    def prompts_at_once(self) -> int | None: ...
 
     def generate_each(
         self, prompts: Sequence[tuple[str, str]], sampling: Sampling
@@ -50,14 +61,26 @@ class Transformers:
     precision: str = "float32"
     device: str = "auto"
     batch_size: int = 64
+    progress: bool = False
+
+    @property
+    def prompts_at_once(self) -> int:
+        """See :class:`Backend`."""
+        return self.batch_size
+
+    @functools.cached_property
+    def model(self) -> PreTrainedModel:
+        """The model, loaded once."""
+        return models.load_causal(self.folder, self.precision, self.device)
 
     def generate_each(
         self, prompts: Sequence[tuple[str, str]], sampling: Sampling
     ) -> Iterator[tuple[int, Generation]]:
         """See :class:`Backend`."""
-        model = models.load_causal(self.folder, self.precision, self.device)
         encoding = Encoding.load(self.folder)
-        return generation.generate_each(model, encoding, prompts, sampling, self.batch_size, progress=True)
+        return generation.generate_each(
+            self.model, encoding, prompts, sampling, self.batch_size, self.progress
+        )
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,7 @@ class Vllm:
     folder: Path
     precision: str
     python: Path | None
+    prompts_at_once: None = None  # each call starts it anew
 
     def generate_each(
         self, prompts: Sequence[tuple[str, str]], sampling: Sampling
@@ -130,12 +154,18 @@ class Vllm:
 
 
 def choose(
-    name: str, folder: Path, precision: str, device: str, batch_size: int, python: Path | None
+    name: str,
+    folder: Path,
+    precision: str,
+    device: str,
+    batch_size: int,
+    python: Path | None,
+    progress: bool = False,
 ) -> Backend:
     """The backend of that name, transformers or vllm, for the model in ``folder``."""
     if name == VLLM:
         return Vllm(folder, precision, python)
-    return Transformers(folder, precision, device, batch_size)
+    return Transformers(folder, precision, device, batch_size, progress)
 
 
 def _converse(python: Path, lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

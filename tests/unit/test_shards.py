@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import generate
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ import score_gold
 import score_responses
 import torch
 from tiny import as_artifact
-from w2s import checkpoints, rewards, scoring
+from w2s import backends, checkpoints, rewards, scoring
 from w2s.artifact import load
 from w2s.interruption import Stop
 from w2s.shards import Shards
@@ -150,6 +151,47 @@ def test_rewards_continue(tiny_classifier: Path, tmp_path: Path, monkeypatch: py
     again = run("again")
     assert again.read_bytes() == whole.read_bytes()
     assert load(again).run["measured"]["resumed"] > 0
+
+
+def test_generation_continues(
+    tiny_model: Path,
+    make_examples: Callable[..., tuple[Path, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    examples, split = make_examples(PAIRS, len(PAIRS))
+
+    def run(name: str) -> Path:
+        words = ["--model", tiny_model / "manifest.json", "--examples", examples, "--split", split]
+        words += ["--prompts", 24, "--max-new-tokens", 6, "--batch-size", 1, "--device", "cpu"]
+        generate.main([str(word) for word in [*words, "--output", tmp_path / name / "manifest.json"]])
+        return tmp_path / name / "manifest.json"
+
+    whole = run("whole")
+    original, calls = backends.Transformers.generate_each, []
+
+    def stopped(*given: Any) -> Any:
+        calls.append(len(given[1]))
+        if len(calls) == 2:
+            raise Stop
+        return original(*given)
+
+    monkeypatch.setattr(backends.Transformers, "generate_each", stopped)
+    with pytest.raises(Stop):
+        run("again")
+    again = run("again")
+    assert again.read_bytes() == whole.read_bytes()
+    assert calls == [8, 8, 8, 8]  # three groups, the second one twice
+    assert load(again).run["measured"]["resumed"] == 8
+
+
+def test_groups_have_short_and_long_prompts_alike() -> None:
+    prompts = [(f"{n:02}", "x" * n) for n in range(40)]
+    found = generate.groups(prompts, 2)
+    assert sorted(sum(found, [])) == prompts and [len(group) for group in found] == [14, 13, 13]
+    means = [np.mean([len(text) for _, text in group]) for group in found]
+    assert max(means) - min(means) <= 2
+    assert generate.groups(prompts, None) == [prompts]
 
 
 def test_rows_are_known_by_their_keys(tmp_path: Path) -> None:
