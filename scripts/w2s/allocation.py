@@ -12,7 +12,8 @@ With N parameters and passes over T tokens:
 - activations: 34 bytes per token, layer and unit of width in half precision (Korthikanti et al. 2022, equation 2 without
   the attention scores, which are never stored), twice that in float32; without training, those of one layer;
 - head: 12 bytes per token and entry of the vocabulary (logits, their softmax, their gradient), half without training;
-- generation keeps keys and values: 4 bytes per token, layer and unit of width, 8 in float32;
+- generation keeps keys and values: 4 bytes per token, layer and unit of width, 8 in float32, and a quarter more for the
+  buffers' spare rows and columns (scripts/w2s/decoding.py);
 - arithmetic: 6 N per token for full fine-tuning, 4 N for LoRA, 2 N without training (Kaplan et al. 2020, section 2.1).
 """
 
@@ -36,7 +37,7 @@ GB = 1e9
 # Interpreter, libraries and data of a job; with a GPU its driver's mappings too.
 BASE_MB, BASE_GPU_MB = 1500, 4000
 VOCABULARY = 50_272  # OPT's; what other models have changes little
-ACTIVATION_BYTES, HEAD_BYTES, CACHE_BYTES = 34, 12, 4
+ACTIVATION_BYTES, HEAD_BYTES, CACHE_BYTES = 34, 12, 5
 # Of a GPU's memory; the rest is fragmentation and the libraries' own buffers.
 USABLE = 0.9
 START_MINUTES, SHORTEST_MINUTES = 5, 15

@@ -126,9 +126,9 @@ def test_scoring_is_divided_where_the_catalogue_says_so() -> None:
 
 def test_generation_takes_fewer_prompts_at_once_where_the_cache_would_not_fit() -> None:
     wildcards = SimpleNamespace(**CELL, evaluation="paper-hh", run="models/opt-13b")
-    large = stage_need(config(), "generate", wildcards, "nowhere/manifest.json")
-    small = stage_need(
-        config(cluster={"gpu": {"memory_gb": 40}}), "generate", wildcards, "nowhere/manifest.json"
+    large, small = (
+        stage_need(config(cluster={"gpu": {"memory_gb": gb}}), "generate", wildcards, "nowhere/manifest.json")
+        for gb in (141, 40)
     )
     assert large.pass_size == config().runtime.generation_batch
     assert 1 <= small.pass_size < large.pass_size
