@@ -94,9 +94,11 @@ class Shards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What ends the stage is worth more than what cannot be written because of it.
-        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-            self.write()
+        """Write what is finished, unless the stage ended well: then its artifact stands."""
+        if kind is not None:
+            # What ends the stage is worth more than what cannot be written because of it.
+            with contextlib.suppress(OSError):
+                self.write()
 
     def mine(
         self, groups: Sequence[Sequence[Item]], keys: Callable[[Item], Iterable[Key]]
