@@ -271,7 +271,7 @@ def fit(
             )
     if rank == 0:
         checkpoints.discard(args.output)
-    trainer.accelerator.wait_for_everyone()
+    trainers.leave(trainer)
 
 
 def chosen_and_rejected(labelled: pd.DataFrame) -> tuple[list[str], list[str]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from conftest import Workflow
 
 ONE_STUDENT = "experiments: {a_figure_2a: {students: [opt-1.3b]}}\n"
+TEMPORARY = (".partial", ".former")
 
 
 def names(folder: Path) -> Iterator[str]:
@@ -49,10 +50,14 @@ def stop_in_the_middle(workflow: Workflow, how: signal.Signals, after: int) -> d
     os.killpg(process.pid, how)
     process.wait(timeout=60)
     assert not (workflow.folder / "results/paper-a/report.html").exists()
-    manifests = {path: path.read_bytes() for path in (workflow.folder / "results").rglob("manifest.json")}
-    for manifest in manifests:
+    found = [
+        path
+        for path in (workflow.folder / "results").rglob("manifest.json")
+        if path.parent.suffix not in TEMPORARY  # one that was about to be put into its place
+    ]
+    for manifest in found:
         verify(manifest)
-    return manifests
+    return {path: path.read_bytes() for path in found}
 
 
 def check_finished(workflow: Workflow, before: dict[Path, bytes]) -> None:
@@ -63,7 +68,7 @@ def check_finished(workflow: Workflow, before: dict[Path, bytes]) -> None:
     for manifest in manifests:
         verify(manifest)
         assert load(manifest).run["wall_s"] >= 0
-    left = [name for name in names(workflow.folder) if name.endswith((".partial", ".former"))]
+    left = [name for name in names(workflow.folder) if name.endswith(TEMPORARY)]
     assert left == []
     assert {path: path.read_bytes() for path in before} == before
     assert workflow.planned() == {}
