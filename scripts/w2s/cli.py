@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from w2s import interruption
 from w2s.errors import Interrupted, W2SError
@@ -149,7 +149,19 @@ def run(main: Callable[[], int | None]) -> None:
         if outcome is None:
             raise
         code = _without_memory(error, outcome)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process.
+
+    One of several ends without taking itself apart: the threads of torch's connections and Python's end now and then wait
+    for each other for ever, or abort the process after all its work.
+    """
     sys.stdout.flush()
+    sys.stderr.flush()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        os._exit(code)
     sys.exit(code)
 
 

@@ -46,10 +46,7 @@ def together() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
+    yield
 
 
 def wait_for_all() -> None:

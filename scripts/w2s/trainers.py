@@ -438,23 +438,12 @@ def train(trainer: Trainer, state: Path) -> int:
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     done, steps = trainer.state.global_step, trainer.state.max_steps
     if done < steps:
-        leave(trainer)
         raise Interrupted(
             f"asked to stop (SIGTERM): saved at step {done} of {steps}",
             where=state,
             instead="the same command again: it continues",
         )
     return 0 if checkpoint is None else checkpoints.step_of(checkpoint)
-
-
-def leave(trainer: Trainer) -> None:
-    """Part from the other processes once all have come here.
-
-    A process that ended with its connections open would now and then be aborted by one of their threads, after all its
-    work, and count as failed.
-    """
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
 
 
 def dataset(columns: dict[str, list[Any]]) -> Dataset:

@@ -271,7 +271,7 @@ def fit(
             )
     if rank == 0:
         checkpoints.discard(args.output)
-    trainers.leave(trainer)
+    trainer.accelerator.wait_for_everyone()
 
 
 def chosen_and_rejected(labelled: pd.DataFrame) -> tuple[list[str], list[str]]:
