@@ -90,13 +90,15 @@ test-cluster: $(VENV)/installed-dev ## a real SLURM and a real Apptainer, brough
 	|| echo "not all packages could be installed: tests that need them will say so and skip"; fi
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -ra --durations=0 tests/cluster -k "$(ONLY)"
 
-# Real rows where there are some: make bench DATA=<folder with the HH files> [TOKENIZER=<folder>]
+# What was measured for benchmarks/results; the full sizes are the programs' own defaults.
+BENCHMARKS := "scoring.py --pairs 24 --batch-tokens 512" "scoring.py --pairs 24 --batch-tokens 512 --precision bfloat16" \
+  dpo.py sft.py "gold.py --texts 24 --batch-tokens 512" "generation.py --prompts 64 --new-tokens 32"
 BENCH_ROWS := $(if $(DATA),--rows $(abspath $(DATA)) --tokenizer $(abspath $(or $(TOKENIZER),$(DATA)/../opt-tokenizer)))
 .PHONY: bench
-bench: $(VENV)/installed ## ours beside the libraries', half an hour on two quiet cores: make bench [DATA=<folder>]; then the table
+bench: $(VENV)/installed ## ours beside the libraries', half an hour on two quiet cores, then the table: make bench [DATA=<folder with the HH files>]
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name $(BENCH_ROWS) || exit 1; done
+	$(BIN)/python benchmarks/growth.py --pairs 100
 	$(BIN)/python benchmarks/startup.py
-	for name in scoring.py "scoring.py --precision bfloat16" dpo.py sft.py gold.py generation.py; do $(BIN)/python benchmarks/$$name $(BENCH_ROWS) || exit 1; done
-	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/gpu.py $(BENCH_ROWS)
 	@echo "(the demo beside itself at another commit: benchmarks/demo.py)"; $(BIN)/python benchmarks/table.py
 
