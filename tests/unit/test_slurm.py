@@ -40,6 +40,7 @@ def test_jobs_of_this_folder_are_found(queue: Path, tmp_path: Path, monkeypatch:
 def test_an_empty_queue_is_fine(queue: Path, tmp_path: Path) -> None:
     queue.write_text("")
     refuse_beside_orphans(tmp_path)
+    assert orphans(tmp_path) == {}
 
 
 def test_without_a_scheduler_there_is_nothing_to_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
