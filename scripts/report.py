@@ -5,7 +5,8 @@ from the tables, whichever way it came out. Below: figures (with their data and 
 label quality by margin, dropped rows, what the run cost, machine and library versions, settings. Pictures and
 data are inside the page; a content security policy in its head forbids it to load anything.
 
-Inputs:  tables of experiments, figures (PNG, with .csv and .pdf beside), filtered data sets, template.
+Inputs:  tables of experiments, figures (PNG, with .csv and .pdf beside), written tables (HTML fragments, with
+.csv and .md beside), filtered data sets, template.
 Outputs: the page. Its content depends on the inputs only: no date of today, no path of this machine.
 """
 
@@ -19,15 +20,28 @@ from typing import Any
 from w2s import cli
 from w2s.artifact import write_atomically
 from w2s.errors import DataError
+from w2s.pages import render
 
-MEDIA_TYPES = {"png": "image/png", "pdf": "application/pdf", "csv": "text/csv;charset=utf-8"}
+MEDIA_TYPES = {
+    "png": "image/png",
+    "pdf": "application/pdf",
+    "csv": "text/csv;charset=utf-8",
+    "md": "text/markdown;charset=utf-8",
+}
+FILES = {"csv": "Data as CSV", "pdf": "Figure as PDF", "md": "Table as Markdown"}
+# How the fragments of w2s.written begin: nothing else may stand in the page as it is.
+FRAGMENT_START = '<section class="written">'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = cli.StageParser(__doc__ or "")
     parser.input("--tables", nargs="+", help="manifests of the experiments' tables; the first leads the page")
-    parser.input("--figures", nargs="*", help="figures as PNG; CSV and PDF of the same name lie beside")
+    parser.input(
+        "--figures",
+        nargs="*",
+        help="figures as PNG and written tables as HTML; files of the same name lie beside",
+    )
     parser.input("--filtered", nargs="*", help="manifests of filtered data sets, for the dropped rows")
     parser.input("--template", help="the page's Jinja template (report/template.html)")
     parser.spec("--preset", help="name of the configuration preset")
@@ -40,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def content(preset: str, tables: list[Path], figures: list[Path], filtered: list[Path]) -> dict[str, Any]:
     """All that the template shows."""
     from w2s import findings, page_charts, provenance, summary
+    from w2s.results import result_names
 
     experiments = [findings.experiment(path) for path in tables]
     for entry in experiments:
@@ -53,7 +68,8 @@ def content(preset: str, tables: list[Path], figures: list[Path], filtered: list
         "preset": preset,
         "experiments": experiments,
         "dates": provenance.dates(behind.artifacts),
-        "figures": [picture(path) for path in figures],
+        "figures": [picture(path) for path in figures if path.suffix != ".html"],
+        "written": [written(path) for path in figures if path.suffix == ".html"],
         "labels": findings.label_rows(tables),
         "quality": [
             {"title": title, "chart": page_charts.quality(title, rows), "rows": quality_rows(rows)}
@@ -66,15 +82,8 @@ def content(preset: str, tables: list[Path], figures: list[Path], filtered: list
         "gone": len(gone),
         "environment": provenance.environment_rows(behind.artifacts),
         "settings": provenance.settings_rows(behind.artifacts),
-        "downloads": [table_download(path, name) for path in tables for name in summary_tables()],
+        "downloads": [table_download(path, name) for path in tables for name in result_names(path)],
     }
-
-
-def summary_tables() -> tuple[str, ...]:
-    """The tables that the page offers as a whole."""
-    from w2s.results import TABLES
-
-    return tuple(TABLES)
 
 
 def table_download(tables: Path, name: str) -> dict[str, str]:
@@ -105,7 +114,6 @@ def picture(png: Path) -> dict[str, Any]:
     if not title:
         raise DataError("the picture has no title inside", where=png, instead="a PNG of the plot scripts")
     text = about.get("Description", title).removeprefix(f"{title}. ")
-    beside = {suffix: png.with_suffix(f".{suffix}") for suffix in ("csv", "pdf")}
     return {
         "id": png.stem,
         "title": title,
@@ -113,12 +121,37 @@ def picture(png: Path) -> dict[str, Any]:
         "image": data_link(png),
         "width": width,
         "height": height,
-        "downloads": [
-            {"name": path.name, "label": suffix.upper(), "link": data_link(path)}
-            for suffix, path in beside.items()
-            if path.is_file()
-        ],
+        "downloads": downloads_beside(png, "csv", "pdf"),
     }
+
+
+def written(fragment: Path) -> dict[str, Any]:
+    """A written table for the page: its fragment as it is, CSV and Markdown from beside it.
+
+    Raises:
+        DataError: the file is no fragment of this workflow.
+    """
+    from markupsafe import Markup
+
+    try:
+        text = fragment.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"not a readable fragment ({error})", where=fragment) from error
+    if not text.startswith(FRAGMENT_START):
+        raise DataError(
+            "not a fragment of a page", where=fragment, instead="the HTML of a script that writes tables"
+        )
+    return {"id": fragment.stem, "html": Markup(text), "downloads": downloads_beside(fragment, "csv", "md")}
+
+
+def downloads_beside(path: Path, *suffixes: str) -> list[dict[str, str]]:
+    """The files of the same name that are there, as links that hold them."""
+    beside = [path.with_suffix(f".{suffix}") for suffix in suffixes]
+    return [
+        {"name": file.name, "label": FILES[file.suffix[1:]], "link": data_link(file)}
+        for file in beside
+        if file.is_file()
+    ]
 
 
 def data_link(path: Path) -> str:
@@ -143,20 +176,6 @@ def quality_rows(rows) -> list[list[str]]:
         ]
         for row in records(rows)
     ]
-
-
-def render(template: Path, values: dict[str, Any]) -> str:
-    """Fill the template. A name that the template uses and nobody gave is an error, not an empty place."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template.name).render(values)
 
 
 if __name__ == "__main__":

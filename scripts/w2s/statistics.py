@@ -91,7 +91,8 @@ def bootstrap_mean(cells: pd.DataFrame, bootstrap: Bootstrap = _DEFAULT, *, stre
     seeds = values.shape[0]
     mean = float(values.sum() / present.sum())
     seed_means = tuple(float(mean) for mean in values.sum(1) / present.sum(1))
-    means = _draw_means(values, present, bootstrap)
+    means = draw_means(values, present, bootstrap)
+    means = means[np.isfinite(means)]
     factor = _stretch(values, present, mean) if stretch else 1.0
     low, high = mean + factor * (np.quantile(means, [0.025, 0.975]) - mean)
     over = "seeds and prompts" if seeds > 1 else "prompts"
@@ -111,6 +112,16 @@ def paired_difference(
 
 def pair(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
     """Cells with left minus right as ``value``, checked to be the same cells on both sides."""
+    both = side_by_side(left, right)
+    return both[["seed", "id"]].assign(value=both["value_left"] - both["value_right"])
+
+
+def side_by_side(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """Columns seed, id, value_left, value_right.
+
+    Raises:
+        JoinError: a cell occurs twice, or is missing on one side.
+    """
     _check_unique(left)
     _check_unique(right)
     both = left.merge(right, on=["seed", "id"], how="outer", suffixes=("_left", "_right"), indicator=True)
@@ -122,7 +133,7 @@ def pair(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
             problems.append(f"{len(lone)} cells of the {side} side are missing on the {other}: {cells}")
     if problems:
         raise JoinError("; ".join(problems), instead="both sides generated for the same seeds and prompts")
-    return both[["seed", "id"]].assign(value=both["value_left"] - both["value_right"])
+    return both[["seed", "id", "value_left", "value_right"]]
 
 
 def wilson(successes: float, n: float, z: float = _Z) -> tuple[float, float]:
@@ -191,8 +202,16 @@ def _check_unique(cells: pd.DataFrame) -> None:
         raise JoinError(f"{len(twice)} cells occur twice, first: seed {row['seed']} id {row['id']}")
 
 
-def _draw_means(values: np.ndarray, present: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
-    """Means of the bootstrap draws, shape (draws,)."""
+def draw_means(values: np.ndarray, present: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
+    """Means of the bootstrap draws, shape (draws,), NaN for a draw that met no cell.
+
+    The draws depend on the shape and the bootstrap alone: two arrays of one shape are drawn together, so that a
+    difference of their means is paired.
+
+    Args:
+        values: shape (seeds, prompts), 0 where absent.
+        present: the same shape, 1 where there is a value, else 0.
+    """
     seed_counts = _counts(bootstrap, 0, values.shape[0])
     prompt_counts = _counts(bootstrap, 1, values.shape[1])
     chunk = max(1, _CHUNK // values.shape[1])
@@ -203,8 +222,7 @@ def _draw_means(values: np.ndarray, present: np.ndarray, bootstrap: Bootstrap) -
         cells = np.einsum("bp,bp->b", by_seed @ present, by_prompt)
         # Where seeds have prompts of their own, a draw can meet no cell at all; it says nothing.
         means.append(np.divide(total, cells, out=np.full(len(cells), np.nan), where=cells > 0))
-    found = np.concatenate(means)
-    return found[np.isfinite(found)]
+    return np.concatenate(means)
 
 
 @lru_cache(maxsize=4)
@@ -218,18 +236,30 @@ def _counts(bootstrap: Bootstrap, level: int, units: int) -> np.ndarray:
     return drawn.astype(np.float32)
 
 
-def _stretch(values: np.ndarray, present: np.ndarray, mean: float) -> float:
-    """t / z at Satterthwaite's degrees of freedom of the seeds' and the prompts' shares of the variance."""
-    residuals = np.where(present > 0, values - mean, 0.0)
+def variance_terms(deviations: np.ndarray) -> tuple[float, float]:
+    """Contributions of seeds and of prompts to the variance of a statistic; 0 where there is one unit only.
+
+    Args:
+        deviations: what each cell adds to the statistic's deviation from its own value, shape (seeds, prompts);
+            for a mean, the residuals divided by the number of cells.
+    """
     terms = []
     for axis in (1, 0):
-        units = values.shape[1 - axis]
-        if units > 1:
-            # Sums of a unit's residuals: their spread is the unit's contribution to the variance of the mean.
-            sums = residuals.sum(axis)
-            terms.append((float((sums**2).sum()) * units / (units - 1), units - 1))
-    variance = sum(term for term, _ in terms)
+        units = deviations.shape[1 - axis]
+        # Sums of a unit's deviations: their spread is the unit's contribution to the variance.
+        sums = deviations.sum(axis)
+        terms.append(float((sums**2).sum()) * units / (units - 1) if units > 1 else 0.0)
+    return terms[0], terms[1]
+
+
+def _stretch(values: np.ndarray, present: np.ndarray, mean: float) -> float:
+    """t / z at Satterthwaite's degrees of freedom of the seeds' and the prompts' shares of the variance."""
+    terms = variance_terms(np.where(present > 0, values - mean, 0.0))
+    freedoms = [units - 1 for units in values.shape]
+    variance = sum(terms)
     if variance <= 0:
         return 1.0
-    degrees = variance**2 / sum(term**2 / freedom for term, freedom in terms)
+    degrees = variance**2 / sum(
+        term**2 / freedom for term, freedom in zip(terms, freedoms, strict=True) if freedom
+    )
     return t_quantile(degrees) / _Z

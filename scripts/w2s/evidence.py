@@ -1,0 +1,422 @@
+"""Measurements of experiments, and the comparisons that a claim's part asks of them.
+
+A part names arms by role; here the roles meet an experiment. A comparison is made for every setting (data set, labelled
+share, student, recipe, judge) in which the arms occur, except along what the part itself compares. What one comparison
+holds is not numbers yet but weighted cells, so that a difference, its margin and the margin's own noise are drawn
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from w2s.artifact import load
+from w2s.claims import Claims, Part, Scale, Side
+from w2s.errors import DataError, JoinError
+from w2s.results import policy_of, share_label
+from w2s.statistics import pair
+from w2s.tables import read_parquet
+
+FILE = "measurements.parquet"
+TEXTS = ["experiment", "data", "share", "student", "arm", "feedback", "recipe", "step"]
+COLUMNS = [*TEXTS, "beta", "metric", "judge", "seed", "id", "value"]
+SETTING = ["data", "share", "student", "recipe", "judge"]
+# Measured on the responses to test prompts: both sides of a comparison have the same cells.
+PER_PROMPT = ("reward", "tokens", "win", "score", "similarity")
+Terms = list[tuple[float, pd.DataFrame]]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Measurements of one experiment.
+
+    ``frame`` has COLUMNS; ``feedback`` lists the sources in the order in which the experiment has them.
+    """
+
+    experiment: str
+    frame: pd.DataFrame
+    main_judge: str
+    feedback: tuple[str, ...]
+    where: Path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one setting has to say about a part.
+
+    Attributes:
+        label: what tells the setting from the part's others; empty if it is the only one.
+        data, share, student, beta, judge: of the setting, empty (NaN) where they are compared or do not apply.
+        terms: weighted cells whose means add up to the statistic; for ``r_squared`` the cells of the three arms.
+        scale: weighted cells of the difference that margin and effect are measured in; None if the part has none.
+        missing: why the comparison cannot be made, empty if it can.
+    """
+
+    label: str
+    data: str
+    share: str = ""
+    student: str = ""
+    beta: float = float("nan")
+    judge: str = ""
+    arms: tuple[str, ...] = ()
+    terms: Terms = field(default_factory=list)
+    scale: Terms | None = None
+    missing: str = ""
+
+
+class Absent(Exception):
+    """An arm that a comparison needs does not occur; the message says which."""
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+def read_measurements(manifests: Sequence[Path]) -> dict[str, Measurements]:
+    """The measurements of each experiment, by its name.
+
+    Raises:
+        DataError: a value is missing or not finite, or two manifests hold the same experiment.
+        JoinError: a measurement occurs twice.
+    """
+    found: dict[str, Measurements] = {}
+    for manifest in manifests:
+        measurements = read_experiment(manifest)
+        if measurements.experiment in found:
+            raise DataError(
+                f"experiment {measurements.experiment!r} is given twice",
+                where=f"{found[measurements.experiment].where} and {manifest}",
+                instead="each experiment once",
+            )
+        found[measurements.experiment] = measurements
+    return found
+
+
+def read_experiment(manifest: Path) -> Measurements:
+    """The measurements of one tables artifact, with the gap and the side of each labelled pair added."""
+    artifact = load(manifest)
+    path = artifact.path(FILE)
+    frame = read_parquet(path, COLUMNS)[COLUMNS].reset_index(drop=True)
+    frame = check(frame, path)
+    experiments = frame["experiment"].unique()
+    if len(experiments) > 1:
+        raise DataError(f"several experiments: {', '.join(experiments)}", where=path, instead="one")
+    name = str(experiments[0]) if len(experiments) else str(artifact.spec.get("experiment", ""))
+    sources = tuple(dict.fromkeys(source for source in frame["feedback"] if source))
+    frame = pd.concat([frame, *pair_metrics(frame, path)], ignore_index=True)
+    return Measurements(name, frame, str(artifact.spec.get("main_gold", "")), sources, manifest)
+
+
+def check(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with texts as texts (empty where missing); values checked to be finite, rows to be unique."""
+    for name in (*TEXTS, "metric", "judge", "id"):
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
+    wrong = np.flatnonzero(~np.isfinite(frame["value"].astype(float)))
+    if len(wrong):
+        row = frame.iloc[wrong[0]]
+        raise DataError(
+            f"{len(wrong)} values are missing or not finite",
+            where=f"{path}, row {wrong[0]}: {row['arm']}, {row['metric']}, seed {row['seed']}, id {row['id']}",
+        )
+    twice = np.flatnonzero(frame.duplicated([*TEXTS, "beta", "metric", "judge", "seed", "id"]))
+    if len(twice):
+        row = frame.iloc[twice[0]]
+        raise JoinError(
+            f"{len(twice)} measurements occur twice",
+            where=f"{path}, row {twice[0]}: {row['arm']}, {row['metric']}, seed {row['seed']}, id {row['id']}",
+        )
+    return frame
+
+
+def pair_metrics(frame: pd.DataFrame, path: Path) -> list[pd.DataFrame]:
+    """Per labelled pair its ``gap`` (chosen minus rejected reward) and its ``sides``: 1 if the judge prefers the
+    chosen response, half for a tie (paper A, table 2 and section 4)."""
+    keys = [*TEXTS, "judge", "seed", "id"]
+    chosen, rejected = (
+        frame.loc[frame["metric"] == metric, [*keys, "beta", "value"]]
+        for metric in ("chosen_reward", "rejected_reward")
+    )
+    if chosen.empty and rejected.empty:
+        return []
+    both = chosen.merge(rejected.drop(columns="beta"), on=keys, how="outer", indicator=True, sort=False)
+    lone = both[both["_merge"] != "both"]
+    if len(lone):
+        row = lone.iloc[0]
+        raise JoinError(
+            f"{len(lone)} labelled pairs have the reward of one response only",
+            where=f"{path}: {row['feedback']}, seed {row['seed']}, id {row['id']}",
+            instead="chosen_reward and rejected_reward of every pair",
+        )
+    gap = both["value_x"] - both["value_y"]
+    agrees = pd.Series(np.where(gap > 0, 1.0, np.where(gap < 0, 0.0, 0.5)), gap.index)
+    return [
+        both.assign(metric=metric, value=values)[COLUMNS]
+        for metric, values in (("gap", gap), ("sides", agrees))
+    ]
+
+
+# -- comparisons -------------------------------------------------------------------------------------------
+
+
+def comparisons(part: Part, measurements: Measurements, claims: Claims) -> list[Comparison]:
+    """One comparison per setting and pair of arms, in the order of the measurements.
+
+    Raises:
+        JoinError: the two sides were not measured on the same seeds and prompts.
+        DataError: several teachers where one is meant.
+    """
+    frame = _rows(part, measurements)
+    dimensions = [name for name in SETTING if name not in _compared(part)]
+    with_feedback = frame[frame["feedback"] != ""]
+    distinct = with_feedback[dimensions].drop_duplicates()
+    settings = [dict(zip(dimensions, map(str, row), strict=True)) for row in distinct.itertuples(index=False)]
+    told = [name for name in dimensions if with_feedback[name].nunique() > 1]
+    found = []
+    for setting in settings:
+        rows = frame[_in_setting(frame, setting)]
+        sides = [side for side in (part.left, part.right, part.third) if side is not None]
+        for arms in _arms(sides, measurements.feedback):
+            labels = [_shown(name, setting[name], rows) for name in told]
+            labels += [" against ".join(arms)] if any(side.ranks[1] is None for side in sides) else []
+            found.append(
+                _comparison(part, claims, measurements, rows, setting, list(arms), " · ".join(labels))
+            )
+    return found
+
+
+def _comparison(
+    part: Part,
+    claims: Claims,
+    measurements: Measurements,
+    rows: pd.DataFrame,
+    setting: dict[str, str],
+    arms: list[str],
+    label: str,
+) -> Comparison:
+    betas = rows.loc[rows["feedback"] != "", "beta"].dropna().unique()
+    data, share, student, judge = (setting.get(name, "") for name in ("data", "share", "student", "judge"))
+    beta = float(betas[0]) if len(betas) == 1 else float("nan")
+    where = f"experiment {measurements.experiment}, part {part.id}, {label or 'only setting'}"
+    try:
+        terms = _terms(part, rows, arms, where)
+        scale = _scale(part, claims, rows, measurements) if part.scale or _margin_scale(part) else None
+    except Absent as absent:
+        return Comparison(label, data, share, student, beta, judge, tuple(arms), missing=str(absent))
+    return Comparison(label, data, share, student, beta, judge, tuple(arms), terms, scale)
+
+
+def _terms(part: Part, rows: pd.DataFrame, arms: list[str], where: str) -> Terms:
+    """Weighted cells of the part's statistic in one setting."""
+    if part.statistic == "trend":
+        return _slope(part, rows, arms[0])
+    groups = [_groups(side, part, rows, arm) for side, arm in zip(_sides(part), arms, strict=True)]
+    if part.statistic == "r_squared":
+        _check_paired([group[0] for group in groups], where)
+        return [(1.0, group[0]) for group in groups]
+    signs = (1.0, -1.0)[: len(groups)]
+    if len(groups) == 2 and part.metric in PER_PROMPT and "share" not in _compared(part):
+        _check_paired([cells for group in groups for cells in group], where)
+    return [(sign / len(group), cells) for sign, group in zip(signs, groups, strict=True) for cells in group]
+
+
+def _slope(part: Part, rows: pd.DataFrame, arm: str) -> Terms:
+    """Weights of a least-squares slope per doubling of share or beta."""
+    mine = _of_arm(rows, part.left, arm)
+    values = {
+        position: cells[["seed", "id", "value"]]
+        for position, cells in mine.groupby(_position(mine, part.along))
+    }
+    if len(values) < 2:
+        raise Absent(f"{arm} was run at one {part.along} only")
+    logs = np.log2(list(values))
+    weights = (logs - logs.mean()) / ((logs - logs.mean()) ** 2).sum()
+    return [(float(weight), cells) for weight, cells in zip(weights, values.values(), strict=True)]
+
+
+def _groups(side: Side, part: Part, rows: pd.DataFrame, arm: str) -> list[pd.DataFrame]:
+    """Cells of one side: one table, or one for each recipe, beta or share that it picks."""
+    mine = _of_arm(rows, side, arm)
+    if side.recipe is not None:
+        recipes = list(dict.fromkeys(mine["recipe"]))
+        if len(recipes) < side.recipe:
+            raise Absent(f"{arm} was run with {len(recipes)} recipe{'' if len(recipes) == 1 else 's'} only")
+        mine = mine[mine["recipe"] == recipes[side.recipe - 1]]
+    for name in ("beta", "share"):
+        pick = getattr(side, name)
+        if pick is not None:
+            others = [getattr(other, name) for other in _sides(part) if other is not side]
+            positions = _position(mine, name)
+            chosen = _picked(sorted(positions.unique()), pick, others)
+            if not chosen:
+                raise Absent(f"{arm} was run at too few values of {name}")
+            return [mine.loc[positions == value, ["seed", "id", "value"]] for value in chosen]
+    return [mine[["seed", "id", "value"]]]
+
+
+def _picked(values: list[float], pick: str, others: Sequence[str | None]) -> list[float]:
+    """The values that a pick means: the smallest, the largest, or what the other side's pick leaves."""
+    if pick == "others":
+        taken = {value for other in others if other for value in _picked(values, other, [])}
+        return [value for value in values if value not in taken]
+    word, _, count = pick.partition(" ")
+    number = int(count or 1)
+    if number >= len(values):
+        return []
+    return values[:number] if word == "smallest" else values[-number:]
+
+
+def _position(rows: pd.DataFrame, name: str | None) -> pd.Series:
+    """Labelled share or beta as a number."""
+    if name == "share":
+        return rows["share"].map({share: share_number(share) for share in rows["share"].unique()})
+    if rows["beta"].isna().any():
+        raise Absent("measurements without a beta")
+    return rows["beta"]
+
+
+def share_number(share: str) -> float:
+    """``"1-of-16"`` -> 0.0625."""
+    try:
+        return float(Fraction(share_label(share)))
+    except (ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{share!r} is no labelled share", instead="1-of-2") from error
+
+
+def _scale(part: Part, claims: Claims, rows: pd.DataFrame, measurements: Measurements) -> Terms | None:
+    """The scale's weighted cells in the same setting. A part that needs them for its margin cannot do without."""
+    scale = claims.scales[_margin_scale(part) or part.scale or ""]
+    try:
+        return _scale_terms(scale, rows, measurements)
+    except Absent:
+        if _margin_scale(part):
+            raise
+        return None
+
+
+def _scale_terms(scale: Scale, rows: pd.DataFrame, measurements: Measurements) -> Terms:
+    terms: Terms = []
+    for sign, side in ((1.0, scale.left), (-1.0, scale.right)):
+        if side is None:
+            continue
+        names = _names(side, measurements.feedback)
+        if not names:
+            raise Absent(f"no arm {side.text}, which {scale.words} is measured with")
+        terms.append((sign, _of_arm(rows, side, names[0])[["seed", "id", "value"]]))
+    return terms
+
+
+def _margin_scale(part: Part) -> str | None:
+    return part.margin.of if part.margin else None
+
+
+def _of_arm(rows: pd.DataFrame, side: Side, arm: str) -> pd.DataFrame:
+    """Rows of one arm.
+
+    Raises:
+        Absent: there are none.
+    """
+    if side.policy == "untuned":
+        mine = rows[rows["arm"] == "untuned"]
+    elif side.policy == "teacher":
+        mine = _one_teacher(rows[rows["arm"] == "teacher"], rows)
+    else:
+        mine = rows[(rows["feedback"] == arm) & ((rows["step"] == "sft") == side.sft)]
+    if mine.empty:
+        raise Absent(f"no measurement of {side.text}")
+    return mine
+
+
+def _one_teacher(teachers: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The teacher of the first weak feedback, where several were measured."""
+    names = list(dict.fromkeys(teachers["student"]))
+    if len(names) < 2:
+        return teachers
+    weak = next((source for source in rows["feedback"] if source.startswith("weak-")), "")
+    mine = [name for name in names if weak == f"weak-{name}"]
+    if not mine:
+        raise DataError(
+            f"several teachers ({', '.join(names)}), none of them named by {weak or 'a weak feedback'}",
+            instead="weak feedback named weak-<teacher>",
+        )
+    return teachers[teachers["student"] == mine[0]]
+
+
+def _rows(part: Part, measurements: Measurements) -> pd.DataFrame:
+    """Rows of the part's metric, judge and share."""
+    frame = measurements.frame
+    frame = frame[frame["metric"] == part.metric]
+    if part.judge == "other":
+        frame = frame[frame["judge"] != measurements.main_judge]
+    elif part.judge == "main" and measurements.main_judge in set(frame["judge"]):
+        frame = frame[frame["judge"] == measurements.main_judge]
+    if part.share and len(frame):
+        numbers = _position(frame, "share")
+        values = sorted(numbers.unique())
+        frame = frame[numbers.isin(values if len(values) == 1 else _picked(values, part.share, []))]
+    return frame
+
+
+def _in_setting(frame: pd.DataFrame, setting: dict[str, str]) -> pd.Series:
+    """Rows of a setting. Un-tuned students have no recipe; teachers have neither a recipe nor a student."""
+    inside = pd.Series(True, frame.index)
+    for name, value in setting.items():
+        same = frame[name] == value
+        if name == "recipe":
+            same |= frame["arm"].isin(["untuned", "teacher"])
+        if name == "student":
+            same |= frame["arm"] == "teacher"
+        inside &= same
+    return inside
+
+
+def _compared(part: Part) -> set[str]:
+    """What the part itself compares, so that it makes no settings. Each beta is a recipe of its own."""
+    compared = {part.along} if part.along else set()
+    for side in _sides(part):
+        compared |= {name for name in ("recipe", "beta", "share") if getattr(side, name) is not None}
+    return compared | ({"recipe"} if "beta" in compared else set())
+
+
+def _sides(part: Part) -> list[Side]:
+    return [side for side in (part.left, part.right, part.third) if side is not None]
+
+
+def _arms(sides: Sequence[Side], feedback: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Names of the arms for each comparison; a role that nobody plays stands for itself, to be named as missing."""
+    names = [_names(side, feedback) or [side.text] for side in sides]
+    if len(sides) == 2 and sides[0] == sides[1]:
+        yield from combinations(names[0], 2)
+    else:
+        yield from product(*names)
+
+
+def _names(side: Side, feedback: Sequence[str]) -> list[str]:
+    """Feedback (or ``untuned``, ``teacher``) that plays a role."""
+    if side.policy in ("untuned", "teacher"):
+        return [side.policy]
+    first, last = side.ranks
+    return [source for source in feedback if policy_of(source) == side.policy][first - 1 : last]
+
+
+def _shown(name: str, value: str, rows: pd.DataFrame) -> str:
+    """A setting's value in words: a labelled share as a fraction, a recipe by its beta as well."""
+    if name == "share":
+        return f"labelled share {share_label(value)}"
+    if name == "recipe":
+        betas = rows.loc[rows["recipe"] == value, "beta"].dropna().unique()
+        return f"recipe {value}" + (f" (beta {betas[0]:g})" if len(betas) == 1 else "")
+    return f"judge {value}" if name == "judge" else value
+
+
+def _check_paired(frames: Sequence[pd.DataFrame], where: str) -> None:
+    for other in frames[1:]:
+        try:
+            pair(frames[0], other)
+        except JoinError as error:
+            raise JoinError(error.what, where=where, instead=error.instead) from error

@@ -1,0 +1,478 @@
+"""From measurements to verdicts: every part of every claim, tested, adjusted for their number, and put in words.
+
+One rule for all parts, whichever way they come out. A comparison has a p-value *for* what the paper says and one
+*against* it; a part's are those of "as many comparisons hold as the paper says" and of its contrary (partial
+conjunction); Holm's rule then adjusts all testable parts of the scorecard, the p-values for and those against each as a
+family of its own.
+
+- ``above``, ``below``: two-sided t-like test of a difference; ``no-lower``: the same against minus the margin.
+- ``equal``: two one-sided tests at 5 % against the margins. A margin that is a share of a measured scale carries the
+  scale's own noise: difference plus and minus margin are tested as one statistic.
+
+With one seed nothing is testable: a verdict is then "direction only" or "inconclusive".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from w2s import power
+from w2s.claims import Claim, Claims, Part, Printed
+from w2s.errors import DataError
+from w2s.evidence import Comparison, Measurements, comparisons
+from w2s.inference import (
+    Contrast,
+    CorrelationDifference,
+    Estimate,
+    estimate,
+    grids,
+    holm,
+    partial_conjunction,
+)
+from w2s.results import same_model
+from w2s.statistics import Bootstrap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPRODUCED = "reproduced"
+DIRECTION = "direction only"
+OPPOSITE = "not reproduced"
+OPEN = "inconclusive"
+NOT_RUN = "not run"
+SILENT = "cannot speak"
+VERDICTS = (REPRODUCED, DIRECTION, OPEN, OPPOSITE, NOT_RUN, SILENT)
+JUDGED = (REPRODUCED, DIRECTION, OPEN, OPPOSITE)
+SIGNIFICANCE = 0.05
+FEWEST_SEEDS = 2
+# Metrics whose values mean the same whoever measured them.
+UNIT_FREE = ("win", "agreement", "consistency", "vote", "similarity", "sides")
+NOTHING = float("nan")
+NO_PLAN = power.Plan("", "")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one comparison shows.
+
+    Attributes:
+        value, low, high: the statistic and its 95 % interval; for a level the level itself, not its distance from
+            the reference.
+        low90, high90: its 90 % interval, the one that counts for ``equal``.
+        margin: how far from the reference still counts as equal, in the statistic's unit; NaN without one.
+        relative: the statistic as a share of the part's scale; NaN without one.
+        holds: whether the estimate itself lies where the paper says.
+        p_for, p_against: see the module's text.
+        paper, paper_relative: the printed value of the same comparison, NaN if none was printed for it.
+        at_own, at_paper: seeds and prompts needed for 80 % power at our effect and at the paper's, for this
+            comparison alone.
+        at_own_adjusted, at_paper_adjusted: the same at Holm's strictest step, as if all parts of the scorecard were
+            testable and none of the others reproduced.
+    """
+
+    comparison: Comparison
+    value: float
+    low: float
+    high: float
+    low90: float
+    high90: float
+    margin: float
+    relative: float
+    holds: bool
+    p_for: float
+    p_against: float
+    seeds: int
+    prompts: int
+    paper: float
+    paper_relative: float
+    at_own: power.Plan
+    at_paper: power.Plan
+    at_own_adjusted: power.Plan
+    at_paper_adjusted: power.Plan
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """A part with its findings; adjusted p-values are NaN where it is not testable."""
+
+    part: Part
+    verdict: str
+    reason: str = ""
+    findings: tuple[Finding, ...] = ()
+    missing: tuple[Comparison, ...] = ()
+    needed: int = 0
+    p_for: float = NOTHING
+    p_against: float = NOTHING
+    adjusted_for: float = NOTHING
+    adjusted_against: float = NOTHING
+    printed: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def testable(self) -> bool:
+        """Whether there are enough seeds for a test."""
+        return bool(self.findings) and min(found.seeds for found in self.findings) >= FEWEST_SEEDS
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A claim with its parts; ``partial`` if not all of them could be judged."""
+
+    claim: Claim
+    verdict: str
+    partial: bool
+    parts: tuple[PartResult, ...] = field(default=())
+
+
+def score(
+    claims: Claims,
+    measurements: Mapping[str, Measurements],
+    published: pd.DataFrame,
+    bootstrap: Bootstrap,
+    world_data: Collection[str] = (),
+) -> list[ClaimResult]:
+    """Judge all claims.
+
+    Args:
+        measurements: by experiment; an experiment that is not there makes its parts "not run".
+        published: table of printed values (results.read_published).
+        world_data: names of data sets that come from a made-up world.
+
+    Raises:
+        DataError: the claims refer to a printed value that is not there.
+    """
+    check_published(claims, published)
+    values = published.set_index("id")
+    parts = adjusted(
+        [
+            judge_part(part, claims, measurements.get(part.experiment), values, bootstrap, world_data)
+            for part in claims.parts
+        ]
+    )
+    by_id = {result.part.id: result for result in parts}
+    return [judge_claim(claim, [by_id[part.id] for part in claim.parts]) for claim in claims.claims]
+
+
+def check_published(claims: Claims, published: pd.DataFrame) -> None:
+    """Raise DataError, naming them, if the claims refer to values that nobody printed."""
+    unknown = sorted(claims.published_ids - set(published["id"]))
+    if unknown:
+        raise DataError(
+            f"the claims refer to {len(unknown)} unknown ids of published values: {', '.join(unknown[:5])}",
+            instead="ids of published/values.csv",
+        )
+
+
+# -- parts -------------------------------------------------------------------------------------------------
+
+
+def judge_part(
+    part: Part,
+    claims: Claims,
+    measurements: Measurements | None,
+    published: pd.DataFrame,
+    bootstrap: Bootstrap,
+    world_data: Collection[str],
+) -> PartResult:
+    """One part before the adjustment for many: its findings and p-values; verdicts are given by ``adjusted``."""
+    printed = tuple(
+        (printed_label(number, published), printed_value(number, part, published))
+        for number in part.published
+    )
+    if part.series:
+        printed = (("slope", printed_slope(part, published)),)
+    blank = PartResult(part, NOT_RUN, printed=printed)
+    if measurements is None:
+        return replace(blank, reason=f"no tables of experiment {part.experiment}")
+    made = comparisons(part, measurements, claims)
+    speaking = [item for item in made if not (part.needs and item.data in world_data)]
+    if made and not speaking:
+        return replace(blank, verdict=SILENT, reason="; ".join(claims.needs[name] for name in part.needs))
+    missing = tuple(item for item in speaking if item.missing)
+    present = [item for item in speaking if not item.missing]
+    if not present:
+        reason = "; ".join(dict.fromkeys(item.missing for item in missing))
+        return replace(blank, reason=reason or f"no {part.metric} was measured", missing=missing)
+    found = tuple(find(part, item, claims, published, bootstrap, world_data) for item in present)
+    needed = len(found) - math.floor(part.exceptions * len(found))
+    return replace(
+        blank,
+        findings=found,
+        missing=missing,
+        needed=needed,
+        p_for=partial_conjunction([item.p_for for item in found], needed),
+        p_against=partial_conjunction([item.p_against for item in found], len(found) - needed + 1),
+    )
+
+
+def find(
+    part: Part,
+    comparison: Comparison,
+    claims: Claims,
+    published: pd.DataFrame,
+    bootstrap: Bootstrap,
+    world_data: Collection[str],
+) -> Finding:
+    """Estimate, interval, p-values and plans of one comparison."""
+    reference = part.reference or 0.0
+    if part.statistic == "r_squared":
+        found = estimate(CorrelationDifference(*grids([cells for _, cells in comparison.terms])), bootstrap)
+    else:
+        found = estimate(Contrast.of(comparison.terms, -reference), bootstrap)
+    scale = Contrast.of(comparison.scale).value() if comparison.scale else NOTHING
+    margin = NOTHING
+    if part.margin:
+        margin = part.margin.value * (scale if part.margin.of else 1.0)
+    p_for, p_against = p_values(part, comparison, found, margin, bootstrap)
+    same = printed_of(comparison, part, published)
+    paper = printed_effect(same, part, published) + reference if same else NOTHING
+    unit = (
+        printed_scale(part, claims, published)
+        if same and on_scale(same, part, claims, published)
+        else NOTHING
+    )
+    expected = expected_effect(part, comparison, same, claims, scale, published, world_data)
+    low, high = found.interval(0.95)
+    low90, high90 = found.interval(0.90)
+    return Finding(
+        comparison,
+        found.value + reference,
+        *(low + reference, high + reference, low90 + reference, high90 + reference),
+        margin,
+        found.value / scale if scale > 0 else NOTHING,
+        distance(part.test, found.value, margin) > 0,
+        *(p_for, p_against, found.seeds, found.prompts),
+        paper,
+        (paper - reference) / unit if unit > 0 else NOTHING,
+        *(
+            plan(part, found, effect, margin, tests) if effect == effect else NO_PLAN
+            for tests in (1, len(claims.parts))
+            for effect in (found.value, expected)
+        ),
+    )
+
+
+def p_values(
+    part: Part, comparison: Comparison, found: Estimate, margin: float, bootstrap: Bootstrap
+) -> tuple[float, float]:
+    """P-values for and against what the paper says, both at the two-sided 5 % level but for ``equal``, whose first
+    is that of two one-sided tests at 5 %."""
+    if part.test in ("above", "below"):
+        above, below = found.p_above(), found.p_below()
+        one, other = (above, below) if part.test == "above" else (below, above)
+        return min(1.0, 2 * one), min(1.0, 2 * other)
+    lower, upper = against_margin(part, comparison, found, bootstrap)
+    if part.test == "no-lower":
+        return min(1.0, 2 * lower.p_above()), min(1.0, 2 * lower.p_below())
+    outside = min(lower.p_below(), upper.p_above())
+    return max(lower.p_above(), upper.p_below()), min(1.0, 2 * outside) if margin > 0 else 1.0
+
+
+def against_margin(
+    part: Part, comparison: Comparison, found: Estimate, bootstrap: Bootstrap
+) -> tuple[Estimate, Estimate]:
+    """The difference plus its margin and the difference minus it, each with the noise of both."""
+    assert part.margin is not None
+    share = part.margin.value
+    if not part.margin.of:
+        return replace(found, value=found.value + share), replace(found, value=found.value - share)
+    assert comparison.scale is not None
+    reference = part.reference or 0.0
+    lower, upper = (
+        [*comparison.terms, *((sign * share * weight, cells) for weight, cells in comparison.scale)]
+        for sign in (1, -1)
+    )
+    return (
+        estimate(Contrast.of(lower, -reference), bootstrap),
+        estimate(Contrast.of(upper, -reference), bootstrap),
+    )
+
+
+def distance(test: str, effect: float, margin: float) -> float:
+    """How far an effect lies inside what the paper says; negative outside."""
+    return {
+        "above": effect,
+        "below": -effect,
+        "no-lower": effect + margin,
+        "equal": margin - abs(effect),
+    }[test]
+
+
+def plan(part: Part, found: Estimate, effect: float, margin: float, tests: int) -> power.Plan:
+    """Seeds and prompts for 80 % power if the truth were ``effect``, at the level of one of so many tests.
+
+    The margin is taken as known.
+
+    Both sides of an equivalence must be shown, so that each is planned at 90 %.
+    """
+    both = part.test == "equal"
+    return power.plan(
+        found,
+        distance(part.test, effect, margin),
+        level=(SIGNIFICANCE if both else SIGNIFICANCE / 2) / tests,
+        power=(1 + power.POWER) / 2 if both else power.POWER,
+    )
+
+
+# -- the paper's numbers -----------------------------------------------------------------------------------
+
+
+def printed_value(number: Printed, part: Part | None, published: pd.DataFrame) -> float:
+    """A printed number: mean of some values plus half of others minus the mean of others."""
+    values = published["value"]
+    total = values[list(number.plus)].mean() + values[list(number.half)].sum() / 2
+    total -= values[list(number.minus)].mean() if number.minus else 0.0
+    return float(total) * (part.published_unit if part else 1.0)
+
+
+def printed_label(number: Printed, published: pd.DataFrame) -> str:
+    """What tells a printed number from the others of its part: student, teacher, setting."""
+    row = published.loc[number.plus[0]]
+    more = [row["setting"]] if len(number.plus) == 1 else []
+    return " · ".join(str(word) for word in (row["student"], row["teacher"], *more) if word)
+
+
+def printed_slope(part: Part, published: pd.DataFrame) -> float:
+    """The paper's slope per doubling."""
+    logs = [math.log2(at) for at, _ in part.series]
+    values = [float(published["value"][name]) for _, name in part.series]
+    middle = sum(logs) / len(logs)
+    return sum((log - middle) * value for log, value in zip(logs, values, strict=True)) / sum(
+        (log - middle) ** 2 for log in logs
+    )
+
+
+def printed_effect(numbers: Sequence[Printed], part: Part, published: pd.DataFrame) -> float:
+    """Mean of some printed numbers of a part, from its reference; the slope where the part is a trend."""
+    if part.series:
+        return printed_slope(part, published)
+    values = [printed_value(number, part, published) for number in numbers]
+    return sum(values) / len(values) - (part.reference or 0.0)
+
+
+def printed_scale(part: Part, claims: Claims, published: pd.DataFrame) -> float:
+    """The part's scale as the paper printed it, NaN without one."""
+    return printed_value(claims.scales[part.scale].published, None, published) if part.scale else NOTHING
+
+
+def printed_numbers(part: Part) -> list[Printed]:
+    """All numbers that the paper printed for a part; those of a trend are one."""
+    return [Printed(tuple(name for _, name in part.series))] if part.series else list(part.published)
+
+
+def printed_of(comparison: Comparison, part: Part, published: pd.DataFrame) -> list[Printed]:
+    """The paper's number of the very same comparison: same student and, where it printed several for it, the same
+    beta, judge and teachers; empty if that leaves none or more than one."""
+    same = [number for number in printed_numbers(part) if same_student(comparison, number.plus[0], published)]
+    for column, fits in (("setting", _fits_beta), ("gold", _fits_judge), ("teacher", _fits_teachers)):
+        if len({tuple(published.loc[list(number.ids), column]) for number in same}) > 1:
+            same = [number for number in same if fits(comparison, number, published)]
+    return same if len(same) == 1 else []
+
+
+def on_scale(numbers: Sequence[Printed], part: Part, claims: Claims, published: pd.DataFrame) -> bool:
+    """Whether the part's scale was printed for the student of these numbers (it was for one student only)."""
+    if part.scale is None:
+        return False
+    student = published["student"][claims.scales[part.scale].published.plus[0]]
+    return all(published["student"][number.plus[0]] == student for number in numbers)
+
+
+def same_student(comparison: Comparison, name: str, published: pd.DataFrame) -> bool:
+    """Whether a printed value is of the comparison's student; a value of no student fits any."""
+    student = str(published["student"][name])
+    return not student or not comparison.student or same_model(student) == same_model(comparison.student)
+
+
+def _fits_beta(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
+    setting = str(published["setting"][number.plus[0]])
+    if not setting.startswith("beta="):
+        return True
+    return math.isclose(float(setting.removeprefix("beta=")), comparison.beta)
+
+
+def _fits_judge(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
+    judge = same_model(comparison.judge)
+    return bool(judge) and judge in same_model(str(published["gold"][number.plus[0]]))
+
+
+def _fits_teachers(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
+    teachers = [str(published["teacher"][name]) for name in (*number.plus[:1], *number.minus[:1])]
+    named = [arm.partition("-")[2] for arm in comparison.arms]
+    return all(
+        not teacher or not name or same_model(teacher) == same_model(name)
+        for teacher, name in zip(teachers, named, strict=False)
+    )
+
+
+def expected_effect(
+    part: Part,
+    comparison: Comparison,
+    same: Sequence[Printed],
+    claims: Claims,
+    scale: float,
+    published: pd.DataFrame,
+    world_data: Collection[str],
+) -> float:
+    """The paper's effect in this run's unit, that of the same comparison if there is one, else the part's mean.
+
+    Where the paper printed the scale for that student the effect is the same share of ours; where units are alike or
+    the data are real it is taken as it is; in a made-up world NaN is all that can be said.
+    """
+    numbers = list(same) or printed_numbers(part)
+    if part.metric in UNIT_FREE:
+        return printed_effect(numbers, part, published)
+    scaled = [number for number in numbers if on_scale([number], part, claims, published)]
+    if scaled and scale > 0:
+        return printed_effect(scaled, part, published) / printed_scale(part, claims, published) * scale
+    return NOTHING if comparison.data in world_data else printed_effect(numbers, part, published)
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------
+
+
+def adjusted(results: Sequence[PartResult]) -> list[PartResult]:
+    """Results with p-values adjusted over all testable parts, and verdicts."""
+    testable = [place for place, result in enumerate(results) if result.testable]
+    favour = dict(zip(testable, holm([results[place].p_for for place in testable]), strict=True))
+    against = dict(zip(testable, holm([results[place].p_against for place in testable]), strict=True))
+    judged = []
+    for place, result in enumerate(results):
+        result = replace(
+            result,
+            adjusted_for=favour.get(place, NOTHING),
+            adjusted_against=against.get(place, NOTHING),
+        )
+        judged.append(replace(result, verdict=part_verdict(result)) if result.findings else result)
+    return judged
+
+
+def part_verdict(result: PartResult) -> str:
+    """The verdict of a part that was run."""
+    holds = sum(found.holds for found in result.findings) >= result.needed
+    if result.testable and holds and result.adjusted_for < SIGNIFICANCE:
+        return REPRODUCED
+    if result.testable and result.adjusted_against < SIGNIFICANCE:
+        return OPPOSITE
+    return DIRECTION if holds else OPEN
+
+
+def judge_claim(claim: Claim, parts: Sequence[PartResult]) -> ClaimResult:
+    """A claim's verdict from those of its parts."""
+    verdicts = [part.verdict for part in parts]
+    judged = [verdict for verdict in verdicts if verdict in JUDGED]
+    partial = bool(judged) and (len(judged) < len(verdicts) or any(part.missing for part in parts))
+    return ClaimResult(claim, claim_verdict(judged, verdicts), partial, tuple(parts))
+
+
+def claim_verdict(judged: Sequence[str], verdicts: Sequence[str]) -> str:
+    """All parts reproduced, one refuted, all at least in the direction, or open."""
+    if not judged:
+        return NOT_RUN if NOT_RUN in verdicts else SILENT
+    if OPPOSITE in judged:
+        return OPPOSITE
+    if set(judged) == {REPRODUCED}:
+        return REPRODUCED
+    return DIRECTION if OPEN not in judged else OPEN
