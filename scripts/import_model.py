@@ -1,5 +1,9 @@
 """Import a fetched model: the hub's format, safetensors only, with its tokenizer beside it.
 
+The sequences of a causal language model are built here: its tokenizer is kept with what the model sees around a text
+(encoding.json). A classifier or an encoder is read through its own tokenizer, with its special tokens, its chat
+template and its way to put two texts together, all as they are.
+
 Safetensors are linked (or copied), not loaded. Weights that exist as ``pytorch_model.bin`` only (the OPT
 models) are converted once, which takes torch 2.6 or newer: below, a pickle can run code in spite of
 ``weights_only`` (CVE-2025-32434), and such a file is refused. Models that bring their own code are refused
@@ -7,7 +11,8 @@ as well. Their sampling defaults (generation_config.json) are left behind: how t
 setting of ``generate``.
 
 inputs:  a fetched source: config.json, weights, tokenizer files
-outputs: config.json, model*.safetensors, tokenizer.json, tokenizer_config.json, encoding.json
+outputs: config.json, model*.safetensors, tokenizer.json, tokenizer_config.json; of a causal language model
+         encoding.json, of others what else the tokenizer has (special_tokens_map.json, chat_template.jinja, ...)
 facts:   architecture, number of stored weights, positions, whether the weights were converted
 """
 
@@ -41,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = load(args.source).folder
 
     from w2s import hub
+    from w2s.encoding import tokenizer_digest
     from w2s.models import read_config
 
     with Artifact.create(
@@ -48,19 +54,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     ) as artifact:
         config = read_config(source)
         architecture = hub.check_architecture(config, source)
-        encoding = hub.read_tokenizer(source, args.pad_token)
-        encoding.positions = hub.check_fits(config, encoding, args.positions, source)
+        tokenizer = (
+            hub.read_tokenizer(source, args.pad_token)
+            if hub.is_causal(architecture)
+            else hub.read_own_tokenizer(source, config, args.pad_token)
+        )
+        positions = hub.check_fits(config, tokenizer, args.positions, source)
         converted = hub.place_weights(source, artifact.folder)
-        hub.write_config(source, artifact.folder, encoding)
-        encoding.save(artifact.folder)
+        hub.write_config(source, artifact.folder, tokenizer.pad_id)
         artifact.record(
             architecture=architecture,
             stored_weights=sum(map(hub.check_safetensors, artifact.folder.glob("*.safetensors"))),
-            positions=encoding.positions,
+            positions=positions,
             converted=converted,
-            bos_id=encoding.bos_id,
-            tokenizer_digest=encoding.digest,
         )
+        if isinstance(tokenizer, hub.OwnTokenizer):
+            hub.place_tokenizer(tokenizer, source, artifact.folder, args.pad_token, args.positions)
+        else:
+            tokenizer.positions = positions
+            tokenizer.save(artifact.folder)
+            artifact.record(bos_id=tokenizer.bos_id)
+        artifact.record(tokenizer_digest=tokenizer_digest(artifact.folder))
 
 
 if __name__ == "__main__":

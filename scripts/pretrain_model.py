@@ -1,4 +1,4 @@
-"""Train a small language model from scratch: OPT's architecture on a corpus of texts, saved in the hub's format.
+"""Train a small language model from scratch on a corpus of texts, in an architecture of one's choice.
 
 It stands in for a published base model where none can be had: on a CPU, in the demo and in ``hh-small``. Weights begin
 as normal numbers of the standard deviation ``--initial-std`` (0.04: the usual 0.02 learns slowly at these sizes), and
@@ -6,8 +6,29 @@ the loss is the mean negative log-likelihood over *all* tokens of BOS, prompt, r
 schedule after a linear warm-up; no dropout. A text longer than ``--max-tokens`` is left out and counted, never cut.
 Rows of similar length share a batch, see :func:`w2s.training.similar_length_order`.
 
+``--architecture`` takes transformers' own class of that family, so that a small model stands in for a large one of its
+kind (paper A: OPT; Figure 3a: Llama-2, Mistral, Gemma; Table 10: GPT-Neo, and Pythia, which is a GPT-NeoX). Width,
+layers, heads, size of the feed-forward layer and positions mean the same in all. They differ in the rest, as the
+families do, so that equal sizes are not equal numbers of weights:
+
+| architecture | positions | normalisation | feed-forward | also |
+|---|---|---|---|---|
+| opt | learnt | LayerNorm | two maps, ReLU | word vectors are the head's, biases |
+| llama | rotary | RMSNorm | three maps, SiLU gate | no biases |
+| mistral | rotary | RMSNorm | three maps, SiLU gate | no biases; here no sliding window and no shared keys |
+| gemma | rotary | RMSNorm around 1 | three maps, GELU gate | word vectors are the head's, scaled by sqrt(width) |
+| gpt-neo | learnt | LayerNorm | two maps, GELU | word vectors are the head's; every second layer sees 256 tokens |
+| gpt-neox | rotary, on a quarter | LayerNorm | two maps, GELU, beside attention | biases |
+| qwen2 | rotary | RMSNorm | three maps, SiLU gate | biases on queries, keys and values |
+
+Where the word vectors are not the head's, the head has weights of its own. Heads of attention share no keys and values
+in any. Positions are rows of a table in opt and gpt-neo; elsewhere they only say how long a sequence is let through.
+What a published model of the family sets otherwise (Gemma's heads are wider than its width divided by their number,
+Mistral's share keys and values) is not copied.
+
 Inputs: corpus (``corpus.parquet``: prompt, response), tokenizer.
-Output: the model with its tokenizer files, ``positions`` in ``encoding.json`` set to the model's, and ``history.csv``.
+Output: the model in the hub's format with its tokenizer files, ``positions`` in ``encoding.json`` set to the model's,
+and ``history.csv``.
 """
 
 from __future__ import annotations
@@ -17,7 +38,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from w2s import cli, training
+from w2s import architectures, cli, training
 from w2s.artifact import load
 from w2s.encoding import Encoding
 from w2s.errors import ConfigError, DataError
@@ -30,6 +51,12 @@ def arguments() -> cli.StageParser:
     parser.input("--corpus", help="texts to learn from")
     parser.input("--tokenizer", help="tokenizer of the model")
     parser.output("--output", help="manifest of the model")
+    parser.spec(
+        "--architecture",
+        choices=architectures.ARCHITECTURES,
+        default=architectures.DEFAULT,
+        help="family of the model",
+    )
     for name, what in (
         ("--width", "size of the hidden states"),
         ("--layers", "number of layers"),
@@ -50,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     training.check_environment(args)
     check(args)
+    if args.architecture == architectures.DEFAULT:
+        # What is not chosen is not named: an OPT's manifest is the one of a stage without the choice.
+        del args.spec["architecture"]
     encoding = Encoding.load(args.tokenizer.parent)
     encoding.positions = args.positions
     sequences, dropped = tokenised(args.corpus, encoding, args.max_tokens)
@@ -74,12 +104,9 @@ def check(args: argparse.Namespace) -> None:
     """Refuse sizes that do not fit together.
 
     Raises:
-        ConfigError: heads do not divide the width, or texts longer than the positions are let through.
+        ConfigError: see :func:`w2s.architectures.check_sizes`; or texts longer than the positions are let through.
     """
-    if args.width % args.heads:
-        raise ConfigError(
-            f"a width of {args.width} cannot be divided among {args.heads} heads", where="--heads"
-        )
+    architectures.check_sizes(args.architecture, args.width, args.heads)
     if args.max_tokens > args.positions:
         raise ConfigError(
             f"texts of up to {args.max_tokens} tokens do not fit {args.positions} positions",
@@ -113,10 +140,10 @@ def job(
     args: argparse.Namespace, encoding: Encoding, ordered: training.Columns, settings: dict[str, Any]
 ) -> training.Job:
     """transformers' own trainer on a model with fresh weights."""
-    from w2s import trainable, trainers
+    from w2s import trainers
 
     def fresh() -> Any:
-        return trainable.new_model(args, encoding)
+        return architectures.new_model(args, encoding)
 
     return training.Job(
         trainers.language_model(fresh(), encoding.pad_id, ordered, settings), encoding.save, fresh

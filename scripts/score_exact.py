@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from w2s import cli
-from w2s.artifact import Artifact, load
-from w2s.errors import DataError
+from w2s import cli, exact
+from w2s.artifact import Artifact
+from w2s.judging import add_identity, read_generations
 from w2s.runs import parse_run
-from w2s.tables import check_unique, read_parquet, write_parquet
+from w2s.tables import write_parquet
 
 
 def arguments() -> cli.StageParser:
@@ -28,10 +28,7 @@ def arguments() -> cli.StageParser:
     parser.input("--generations", help="responses to score")
     parser.output("--output", help="manifest of the rewards")
     parser.spec("--gold", help="name of the judge")
-    parser.spec("--run", help="the model that answered: models/..., teachers/... or students/...")
-    parser.spec("--data", help="data set of the cell")
-    parser.spec("--share", help="labelled share of the cell")
-    parser.spec("--seed", type=int, help="seed of the cell")
+    add_identity(parser)
     parser.spec("--world", type=cli.json_object, help="JSON settings of the demo world")
     return parser
 
@@ -40,24 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the artifact."""
     args = arguments().parse_args(argv)
     parse_run(args.run)
-
-    from w2s import world
-
-    world.Settings.read(args.world)
-    path = load(args.generations).path("generations.parquet")
-    generations = read_parquet(path, ["id", "prompt", "response"])
-    check_unique(generations["id"], path)
-    scores = []
-    for name, prompt, response in zip(
-        *(generations[key] for key in ("id", "prompt", "response")), strict=True
-    ):
-        try:
-            scores.append(world.reward(prompt, response))
-        except DataError as error:
-            raise DataError(error.what, where=f"{path}, id {name}", instead=error.instead) from error
-    rewards = generations[["id"]].assign(
-        reward=[value for value, _ in scores], malformed=[malformed for _, malformed in scores]
-    )
+    generations = read_generations(args.generations)
+    places = (f"{args.generations}, id {name}" for name in generations["id"])
+    found = exact.rewards(args.world, generations["prompt"], generations["response"], places)
+    rewards = generations[["id"]].join(found)
     with Artifact.create(
         args.output, spec=args.spec, parents={"generations": args.generations}, script=__file__
     ) as artifact:

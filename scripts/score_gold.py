@@ -20,10 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from w2s import cli
-from w2s.artifact import load
+from w2s.judging import add_identity, add_reward_model, read_generations
 from w2s.processes import world
 from w2s.runs import parse_run
-from w2s.tables import check_unique, read_parquet, write_parquet
+from w2s.tables import write_parquet
+
+COLUMNS = ["id", "reward"]
 
 
 def arguments() -> cli.StageParser:
@@ -33,16 +35,8 @@ def arguments() -> cli.StageParser:
     parser.input("--generations", help="responses to score")
     parser.output("--output", help="manifest of the rewards")
     parser.spec("--gold", help="name of the judge")
-    parser.spec("--run", help="the model that answered: models/..., teachers/... or students/...")
-    parser.spec("--data", help="data set of the cell")
-    parser.spec("--share", help="labelled share of the cell")
-    parser.spec("--seed", type=int, help="seed of the cell")
-    parser.spec("--fallback-template", choices=["plain", "pair", "none"], default="none")
-    parser.spec("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
-    parser.option(
-        "--batch-tokens", type=cli.positive_int, default=8192, help="tokens per batch, padding included"
-    )
-    parser.option("--device", default="auto", help="auto takes the GPU if there is one")
+    add_identity(parser)
+    add_reward_model(parser)
     return parser
 
 
@@ -50,30 +44,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the artifact."""
     args = arguments().parse_args(argv)
     parse_run(args.run)
-    path = load(args.generations).path("generations.parquet")
-    generations = read_parquet(path, ["id", "prompt", "response"])
-    check_unique(generations["id"], path)
+    generations = read_generations(args.generations)
 
     import torch
-    from w2s.rewards import COLUMNS, encoder, load_reward_model, score
+    from w2s.rewards import judge
     from w2s.shards import resumable
 
     torch.set_num_threads(cli.threads())
     parents = {"model": args.model, "generations": args.generations}
     with resumable(args, parents, __file__, COLUMNS) as (artifact, shards):
-        folder = load(args.model).folder
-        encode, template = encoder(folder, args.fallback_template)
-        pairs = zip(generations["prompt"], generations["response"], strict=True)
-        sequences = [encode(prompt, response) for prompt, response in pairs]
-        model = load_reward_model(folder, args.precision, args.device)
-        rewards = score(
-            model, sequences, args.batch_tokens, list(generations["id"]), artifact is not None, shards
-        )
+        keys = [(name,) for name in generations["id"]]
+        texts = (generations["prompt"], generations["response"])
+        judged = judge(args, *texts, keys, artifact is not None, shards)
         if artifact is None:
             return
-        write_parquet(generations[["id"]].assign(reward=rewards), artifact.path("rewards.parquet"))
-        artifact.record(rows_out=len(rewards), mean=float(rewards.mean()), template=template)
-        artifact.measure(processes=world()[1], resumed=shards.resumed, device=str(model.device))
+        table = generations[["id"]].assign(reward=judged.rewards)
+        write_parquet(table, artifact.path("rewards.parquet"))
+        artifact.record(rows_out=len(table), mean=float(judged.rewards.mean()), template=judged.template)
+        artifact.measure(processes=world()[1], resumed=shards.resumed, device=judged.device)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Train a reward model on comparisons, as a sequence classifier with one output on top of a language model.
 
-With the reward r(x, y) of a response y to a prompt x, the loss of a pair is -log sigmoid(r(x, chosen) - r(x, rejected))
-(Bradley-Terry). The reward is read at the last token of BOS, prompt, response, EOS. Paper A takes its gold reward from
-a published model of this kind; in the demo it is trained here, on noise-free comparisons (``--labels gold``).
+The loss is Bradley-Terry's, see :mod:`w2s.reward_training`. Paper A takes its gold reward from a published model of this
+kind; in the demo it is trained here, on noise-free comparisons (``--labels gold``).
 
 Trained on the examples whose ``origin_split`` is "train"; the share of right comparisons on those of "test", which are
 never trained on, is recorded with their number (equal rewards count as half).
@@ -13,18 +12,15 @@ format with its tokenizer files, ``heldout.csv`` (id, reward of the preferred an
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s import cli, training
+from w2s import cli, reward_training, training
 from w2s.encoding import Encoding
 from w2s.errors import DataError
 from w2s.tables import join_labels, read_examples, read_labels, write_csv
 
 if TYPE_CHECKING:
-    import pandas as pd
     from w2s.artifact import Draft
 
 
@@ -56,10 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for part, rows in parts.items():
         if rows.empty:
             raise DataError(f"no example of origin_split {part!r}", where=args.examples)
-    train, test = (tokenised(parts[part], encoding, args.max_tokens) for part in ("train", "test"))
+    train, test = (
+        reward_training.tokenised(parts[part], encoding, args.max_tokens) for part in ("train", "test")
+    )
 
     def make(ordered: training.Columns, settings: dict[str, Any]) -> training.Job:
-        return job(args, encoding, ordered, settings)
+        return reward_training.job(args, encoding, ordered, settings)
 
     def finish(trainer: Any, draft: Draft | None) -> None:
         evaluate(trainer, test, encoding.pad_id, draft)
@@ -67,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     training.fit(
         args,
         {"model": args.model, "examples": args.examples},
-        {name: train[name] for name in ("chosen_ids", "rejected_ids")},
+        {name: train[name] for name in reward_training.PAIR},
         make,
         script=__file__,
         finish=finish,
@@ -76,52 +74,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             "heldout_pairs_too_long": len(parts["test"]) - len(test["id"]),
         },
     )
-
-
-def tokenised(labelled: pd.DataFrame, encoding: Encoding, max_tokens: int) -> training.Columns:
-    """Pairs as token ids (BOS, prompt, response, EOS); pairs with a sequence beyond ``max_tokens`` are left out.
-
-    Raises:
-        DataError: a sequence that is kept is beyond the model's positions; its id is named.
-    """
-    columns: training.Columns = {"id": [], "chosen_ids": [], "rejected_ids": []}
-    chosen, rejected = (encoding.responses_ids(texts) for texts in training.chosen_and_rejected(labelled))
-    prompts = encoding.prompts_ids(labelled["prompt"].tolist())
-    for row, prompt, better, worse in zip(labelled["id"], prompts, chosen, rejected, strict=True):
-        longest = len(prompt) + max(len(better), len(worse))
-        if longest <= max_tokens:
-            encoding.check_length(longest, f"id {row}")
-            columns["id"].append(row)
-            columns["chosen_ids"].append(prompt + better)
-            columns["rejected_ids"].append(prompt + worse)
-    return columns
-
-
-def job(
-    args: argparse.Namespace, encoding: Encoding, ordered: training.Columns, settings: dict[str, Any]
-) -> training.Job:
-    """TRL's reward trainer on pairs that are tokenised and in training order."""
-    from w2s import trainable, trainers  # before trl, for w2s.compat
-
-    # isort: split
-    from trl import RewardConfig
-
-    folder: Path = args.model.parent
-
-    def fresh() -> Any:
-        return trainable.classifier(folder, args.dropout, encoding.pad_id, args.seed)
-
-    config = RewardConfig(
-        **settings,
-        max_length=None,
-        disable_dropout=False,  # the configuration says it
-        center_rewards_coefficient=None,
-        activation_offloading=False,
-    )
-    trainer = trainers.Reward(
-        fresh(), config, train_dataset=trainers.dataset(ordered), processing_class=trainable.tokenizer(folder)
-    )
-    return training.Job(trainers.watch(trainer), trainable.copy_tokenizer(folder), fresh)
 
 
 def evaluate(trainer: Any, test: training.Columns, pad_id: int, draft: Draft | None) -> None:

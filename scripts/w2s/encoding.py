@@ -236,6 +236,23 @@ class Encoding:
         return None if token_id is None else self.tokenizer.id_to_token(token_id)
 
 
+def tokenizer_digest(folder: Path) -> str:
+    """Digest of what decides the ids of a text: equal digests, equal ids.
+
+    That of the :class:`Encoding`; for a model that is read through its own tokenizer, of that tokenizer's files.
+
+    Raises:
+        ArtifactError, DataError: see :meth:`Encoding.load`; no tokenizer there.
+    """
+    if (folder / ENCODING).is_file():
+        return Encoding.load(folder).digest
+    files = [folder / TOKENIZER, folder / TOKENIZER_CONFIG]
+    for path in files:
+        if not path.is_file():
+            raise ArtifactError(f"no {path.name}", where=folder, instead="a folder made by import_model")
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
 def sensible_positions(value: int | None) -> int | None:
     """``value`` unless it is transformers' way of saying "no limit"."""
     return value if value is not None and 0 < value < _NO_LIMIT else None

@@ -1,5 +1,9 @@
 """Fetched models and tokenizers in this workflow's form: what import_tokenizer and import_model share.
 
+A causal language model gets an :class:`~w2s.encoding.Encoding`: this workflow builds its sequences. A classifier or an
+encoder is read through its own tokenizer, which puts around one text or two what the model was trained with; that
+tokenizer is taken over as it is, see :func:`place_tokenizer`.
+
 Nothing of a fetched repository is ever run: no remote code, and pickled weights are read once, by a torch
 that can restrict them to tensors, and kept as safetensors.
 """
@@ -9,12 +13,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s import compat  # noqa: F401  (before transformers)
-from w2s.encoding import NO_PAD, Encoding, sensible_positions
+from w2s.encoding import NO_PAD, TOKENIZER, TOKENIZER_CONFIG, Encoding, sensible_positions
 from w2s.errors import ArtifactError, DataError, EnvironmentProblem
 from w2s.models import CONFIG, read_config
 
@@ -23,8 +28,20 @@ if TYPE_CHECKING:
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-KINDS = ("ForCausalLM", "ForSequenceClassification", "LMHeadModel")
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+CLASSIFIER = "ForSequenceClassification"
+# With a head that is not read, or none: what gives hidden states is taken. Only of models that read in both directions.
+ENCODER = ("Model", "ForMaskedLM", "ForPreTraining")
 PROBE = "probe of a text"
+# A second text and capitals too: what stands between two texts and what is done to letters differ between tokenizers.
+PROBES = (PROBE, "Another Probe, number 2.")
+# What a tokenizer may have beside its two main files.
+TOKENIZER_EXTRAS = (
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 def read_tokenizer(folder: Path, pad_token: str | None = None) -> Encoding:
@@ -37,23 +54,10 @@ def read_tokenizer(folder: Path, pad_token: str | None = None) -> Encoding:
         pad_token: a token of the tokenizer to pad with, or "eos"; None takes the tokenizer's own.
 
     Raises:
-        ArtifactError: no tokenizer there that transformers can read without code from the repository.
+        ArtifactError: see :func:`_load_tokenizer`.
         DataError: no end token; no pad token and none given, or one that the tokenizer does not have.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # each format fails in its own way
-        raise ArtifactError(
-            f"transformers cannot read the tokenizer ({str(error).splitlines()[0]})",
-            where=folder,
-            instead="tokenizer_config.json and tokenizer.json (or vocab.json and merges.txt) in the source",
-        ) from error
-    if not tokenizer.is_fast:
-        raise ArtifactError(
-            "the tokenizer has no tokenizer.json form", where=folder, instead="a repository with one"
-        )
+    tokenizer = _load_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise DataError(
             "tokenizer without end-of-sequence token", where=folder, instead='"eos_token" in its config'
@@ -67,6 +71,133 @@ def read_tokenizer(folder: Path, pad_token: str | None = None) -> Encoding:
         positions=sensible_positions(tokenizer.model_max_length),
         chat_template=template if isinstance(template, str) else None,
     )
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a repository as transformers reads it.
+
+    Raises:
+        ArtifactError: none there that transformers can read without code from the repository, or a SentencePiece
+            model alone: what transformers makes of that depends on its version and on what else is installed.
+    """
+    from transformers import AutoTokenizer
+
+    names = {path.name for path in folder.glob("*")}
+    if any(name.endswith(".model") for name in names) and not names & {TOKENIZER, "vocab.json", "vocab.txt"}:
+        raise ArtifactError(
+            f"a SentencePiece model without {TOKENIZER}",
+            where=folder,
+            instead=f"a repository or revision with {TOKENIZER}, or one made once where sentencepiece is installed "
+            "(AutoTokenizer.from_pretrained(...).save_pretrained(...), transformers 4) and declared with the source",
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each format fails in its own way
+        raise ArtifactError(
+            f"transformers cannot read the tokenizer ({str(error).splitlines()[0]})",
+            where=folder,
+            instead="tokenizer_config.json and tokenizer.json (or vocab.json and merges.txt) in the source",
+        ) from error
+    if not tokenizer.is_fast:
+        raise ArtifactError(
+            "the tokenizer has no tokenizer.json form", where=folder, instead="a repository with one"
+        )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class OwnTokenizer:
+    """The tokenizer of a classifier or an encoder, as its makers left it.
+
+    Attributes:
+        tokenizer: of transformers.
+        declared: what ``tokenizer_config.json`` says; empty without such a file.
+        pad_id: the id that fills a batch; None where the model declares none and none can be chosen for it.
+    """
+
+    tokenizer: Any
+    declared: dict[str, Any]
+    pad_id: int | None
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids, added tokens included."""
+        return len(self.tokenizer)
+
+
+def read_own_tokenizer(folder: Path, config: PretrainedConfig, pad_token: str | None = None) -> OwnTokenizer:
+    """The tokenizer of a fetched classifier or encoder.
+
+    The pad id is the model's. Where the model has none it is the tokenizer's, but not if that ends the texts, too:
+    a classifier that looks for the last token before the padding would then look in front of the end.
+
+    Args:
+        pad_token: a token of the tokenizer to pad with instead, or "eos".
+
+    Raises:
+        ArtifactError: see :func:`_load_tokenizer`; or one that wants code from the repository.
+        DataError: the tokenizer does not have ``pad_token``.
+    """
+    path = folder / TOKENIZER_CONFIG
+    tokenizer = _load_tokenizer(folder)
+    declared = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "auto_map" in declared:
+        raise ArtifactError(
+            "the tokenizer wants code from its own repository, which is never run here",
+            where=f"{path}, key auto_map",
+            instead="a tokenizer that is part of transformers",
+        )
+    if pad_token is not None:
+        return OwnTokenizer(tokenizer, declared, _pad_id(tokenizer, pad_token, folder))
+    pad_id = getattr(config, "pad_token_id", None)
+    if pad_id is None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        pad_id = tokenizer.pad_token_id
+    return OwnTokenizer(tokenizer, declared, pad_id)
+
+
+def place_tokenizer(
+    own: OwnTokenizer, source: Path, target: Path, pad_token: str | None = None, positions: int | None = None
+) -> None:
+    """Bring a classifier's or an encoder's tokenizer into ``target`` as it is.
+
+    ``tokenizer.json`` is copied (or made, where a repository has only a vocabulary). To ``tokenizer_config.json`` is
+    added that this file is the tokenizer, with what else comes from the class that the repository names. For
+    transformers 5 reads some classes from the vocabulary alone and puts its own normalisation around it: DeBERTa's then
+    knows neither an ellipsis nor a no-break space.
+
+    Args:
+        pad_token: what :func:`read_own_tokenizer` was told.
+        positions: longest sequence, where it is declared.
+
+    Raises:
+        DataError: transformers' class and ``tokenizer.json`` do not read alike even plain English.
+    """
+    if (source / TOKENIZER).is_file():
+        shutil.copyfile(source / TOKENIZER, target / TOKENIZER)
+    else:
+        own.tokenizer.backend_tokenizer.save(str(target / TOKENIZER))
+    for name in TOKENIZER_EXTRAS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    config = own.tokenizer.special_tokens_map | own.declared
+    config |= {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": own.tokenizer.model_input_names,
+    }
+    if pad_token is not None:
+        config["pad_token"] = own.tokenizer.convert_ids_to_tokens(own.pad_id)
+    if positions is not None:
+        config["model_max_length"] = positions
+    (target / TOKENIZER_CONFIG).write_text(
+        json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    placed, read = (tokenizer(*PROBES).input_ids for tokenizer in (_load_tokenizer(target), own.tokenizer))
+    if placed != read:
+        raise DataError(
+            f"{TOKENIZER} makes {placed} of {PROBES}, {type(own.tokenizer).__name__} makes {read}",
+            where=source,
+            instead="a repository whose tokenizer files agree",
+        )
 
 
 def _bos_in_front(tokenizer: Any, where: Path) -> int | None:
@@ -87,16 +218,15 @@ def _pad_id(tokenizer: Any, pad_token: str | None, where: Path) -> int:
         if tokenizer.pad_token_id is None:
             raise DataError("tokenizer without pad token", where=where, instead=NO_PAD)
         return tokenizer.pad_token_id
-    if pad_token == "eos":
-        return tokenizer.eos_token_id
-    found = tokenizer.backend_tokenizer.token_to_id(pad_token)
+    token = tokenizer.eos_token if pad_token == "eos" else pad_token
+    found = None if token is None else tokenizer.backend_tokenizer.token_to_id(token)
     if found is None:
         raise DataError(f"the tokenizer has no token {pad_token!r} to pad with", where=where, instead=NO_PAD)
     return found
 
 
 def check_fits(
-    config: PretrainedConfig, encoding: Encoding, positions: int | None, where: Path
+    config: PretrainedConfig, tokenizer: Encoding | OwnTokenizer, positions: int | None, where: Path
 ) -> int | None:
     """Check a model against its tokenizer and the positions asked for; returns the positions to work with.
 
@@ -110,9 +240,10 @@ def check_fits(
             where=f"{where / CONFIG}, key max_position_embeddings",
             instead=f"--positions {own} or less",
         )
-    if encoding.pad_id >= config.vocab_size or encoding.vocabulary_size > config.vocab_size:
+    last = max(tokenizer.vocabulary_size - 1, tokenizer.pad_id or 0)
+    if last >= config.vocab_size:
         raise DataError(
-            f"the tokenizer has {encoding.vocabulary_size} tokens (pad: {encoding.pad_id}), "
+            f"the tokenizer has {tokenizer.vocabulary_size} tokens (pad: {tokenizer.pad_id}), "
             f"the model embeddings for {config.vocab_size}",
             where=f"{where / CONFIG}, key vocab_size",
             instead="the tokenizer that belongs to the model",
@@ -220,23 +351,37 @@ def check_architecture(config: PretrainedConfig, where: Path) -> str:
     """The architecture's name.
 
     Raises:
-        ArtifactError: neither a causal language model nor a sequence classifier of transformers.
+        ArtifactError: neither a causal language model nor a sequence classifier nor an encoder of transformers.
     """
     import transformers
 
     declared = (config.architectures or [""])[0]
-    if not declared.endswith(KINDS) or not hasattr(transformers, declared):
+    served = declared.endswith((*CAUSAL, CLASSIFIER)) or (declared.endswith(ENCODER) and _is_encoder(config))
+    if not served or not hasattr(transformers, declared):
         raise ArtifactError(
-            f"architecture {declared!r} is neither a causal language model nor a sequence classifier",
+            f"architecture {declared!r} is neither a causal language model nor a sequence classifier nor an encoder",
             where=f"{where / CONFIG}, key architectures",
         )
     return declared
 
 
-def write_config(source: Path, target: Path, encoding: Encoding) -> None:
+def is_causal(architecture: str) -> bool:
+    """Whether an architecture is a causal language model's: its sequences are built here, see :class:`Encoding`."""
+    return architecture.endswith(CAUSAL)
+
+
+def _is_encoder(config: PretrainedConfig) -> bool:
+    """Whether a kind of model reads in both directions and writes nothing: masked language models do."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
+
+
+def write_config(source: Path, target: Path, pad_id: int | None) -> None:
     """Copy ``config.json`` with the pad id of the batches: a classifier finds the end of a text by it."""
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    config["pad_token_id"] = encoding.pad_id
+    if pad_id is not None:
+        config["pad_token_id"] = pad_id
     (target / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

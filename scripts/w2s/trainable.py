@@ -1,4 +1,4 @@
-"""Models before training: loaded or new, with the dropout that was asked for, adapters on top. Heavy at import."""
+"""Models before training: loaded, with the dropout that was asked for, adapters on top. Heavy at import."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    OPTConfig,
-    OPTForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
 )
 
 from w2s import models
-from w2s.encoding import Encoding
 from w2s.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -89,28 +86,6 @@ def _load(kind: Any, folder: Path, config: Any, new: Collection[str] = ()) -> Pr
     return model
 
 
-def new_model(args: argparse.Namespace, encoding: Encoding) -> PreTrainedModel:
-    """A language model of OPT's architecture with fresh weights, drawn from the seed."""
-    set_seed(args.seed)
-    config = OPTConfig(
-        vocab_size=encoding.vocabulary_size,
-        hidden_size=args.width,
-        word_embed_proj_dim=args.width,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.heads,
-        ffn_dim=args.feed_forward,
-        max_position_embeddings=args.positions,
-        init_std=args.initial_std,
-        dropout=0.0,
-        attention_dropout=0.0,
-        layerdrop=0.0,
-        bos_token_id=encoding.eos_id if encoding.bos_id is None else encoding.bos_id,
-        eos_token_id=encoding.eos_id,
-        pad_token_id=encoding.pad_id,
-    )
-    return OPTForCausalLM(config)
-
-
 def with_dropout(config: Any, probability: float) -> Any:
     """``config`` with dropout of this probability on hidden states and none elsewhere."""
     for name in OTHER_DROPOUT:
@@ -124,14 +99,19 @@ def with_dropout(config: Any, probability: float) -> Any:
     return config
 
 
-def lora(args: argparse.Namespace) -> LoraConfig | None:
-    """The adapters to train, on the layers that PEFT chooses for the model family; None to train all weights."""
+def lora(args: argparse.Namespace, task: str = "CAUSAL_LM") -> LoraConfig | None:
+    """The adapters to train, on the layers that PEFT chooses for the model family; None to train all weights.
+
+    Args:
+        args: with the settings of :func:`w2s.training.add_lora`.
+        task: PEFT's name of it; under "SEQ_CLS" the classifier's new head is trained whole beside the adapters.
+    """
     if args.lora_rank == 0:
         return None
     from peft import LoraConfig, TaskType
 
     return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
+        task_type=TaskType(task),
         r=args.lora_rank,
         lora_alpha=args.lora_alpha,
         lora_dropout=args.lora_dropout,
@@ -141,8 +121,11 @@ def lora(args: argparse.Namespace) -> LoraConfig | None:
 
 def adapted(args: argparse.Namespace) -> Any:
     """The model as it was before training, with fresh adapters if there are any."""
-    model = policy(args.model.parent, args.dropout, args.seed)
-    adapters = lora(args)
+    return with_adapters(policy(args.model.parent, args.dropout, args.seed), lora(args))
+
+
+def with_adapters(model: PreTrainedModel, adapters: LoraConfig | None) -> Any:
+    """``model`` with fresh adapters, or as it is."""
     if adapters is None:
         return model
     from peft import get_peft_model

@@ -128,13 +128,13 @@ def test_what_cannot_be_scored(tiny_classifier):
     with pytest.raises(
         DataError, match="257 tokens are more than the reward model's 256 positions\n.*response b"
     ):
-        score(model, [Tokens([3] * 256), Tokens([3] * 257)], names=["a", "b"])
+        score(model, [Tokens([3] * 256), Tokens([3] * 257)], keys=[("a",), ("b",)])
     with pytest.raises(DataError, match="without tokens"):
         score(model, [Tokens([])])
     with torch.no_grad():
         model.score.weight[0, 0] = float("nan")
     with pytest.raises(DataError, match="the reward is nan \\(2 of 2 are not finite\\)\n.*response a"):
-        score(model, [Tokens([3]), Tokens([4])], names=["a", "b"])
+        score(model, [Tokens([3]), Tokens([4])], keys=[("a",), ("b",)])
 
 
 def stage_arguments(model: Path, generations: Path, output: Path, *more: str) -> list[str]:
