@@ -33,6 +33,12 @@ demo: $(VENV)/installed ## paper A in miniature, from raw preferences to the rep
 	@echo; printf '%s\n' "report:  results/demo/report.html" "figures: results/demo/figures/a_figure_2a.png (.pdf, .csv)" \
 	"         results/demo/figures/label_noise.png (.pdf, .csv)" "tables:  results/demo/tables/"
 
+.PHONY: demo-paper-a
+demo-paper-a: $(VENV)/installed ## every table and figure of paper A in miniature, and the scorecard of its claims
+	@$(SNAKEMAKE) --configfile presets/demo.yaml presets/demo-paper-a.yaml --quiet rules
+	@echo; printf '%s\n' "report:    results/demo-paper-a/report.html" "scorecard: results/demo-paper-a/scorecard/claims_a.html (.csv, .json)" \
+	"figures:   results/demo-paper-a/figures/"
+
 .PHONY: hh-small
 hh-small: export W2S_HH_DATA := $(abspath $(DATA))
 hh-small: export W2S_OPT_TOKENIZER := $(abspath $(or $(TOKENIZER),$(DATA)/../opt-tokenizer))
@@ -62,7 +68,7 @@ gpu-smoke: ## the chain on one GPU in minutes, timed: make gpu-smoke DATA=<folde
 .PHONY: lint
 lint: $(VENV)/installed-dev ## formatters, linters and the type checker
 	$(BIN)/snakefmt --line-length 120 --check Snakefile rules
-	for preset in presets/*.yaml; do \
+	for preset in $(filter-out presets/demo-paper-a.yaml,$(wildcard presets/*.yaml)) "presets/demo.yaml presets/demo-paper-a.yaml"; do \
 	W2S_HH_DATA=data W2S_OPT_TOKENIZER=tokenizer $(BIN)/snakemake --lint --configfile $$preset > .lint.log 2>&1 || { cat .lint.log; rm -f .lint.log; exit 1; }; done; rm -f .lint.log
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -92,12 +98,12 @@ test-cluster: $(VENV)/installed-dev ## a real SLURM and a real Apptainer, brough
 
 # What was measured for benchmarks/results; the full sizes are the programs' own defaults.
 BENCHMARKS := "scoring.py --pairs 24 --batch-tokens 512" "scoring.py --pairs 24 --batch-tokens 512 --precision bfloat16" \
-  dpo.py sft.py "gold.py --texts 24 --batch-tokens 512" "generation.py --prompts 64 --new-tokens 32"
+  dpo.py sft.py "gold.py --texts 24 --batch-tokens 512" "generation.py --prompts 32 --new-tokens 24"
 BENCH_ROWS := $(if $(DATA),--rows $(abspath $(DATA)) --tokenizer $(abspath $(or $(TOKENIZER),$(DATA)/../opt-tokenizer)))
 .PHONY: bench
 bench: $(VENV)/installed ## ours beside the libraries', half an hour on two quiet cores, then the table: make bench [DATA=<folder with the HH files>]
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name $(BENCH_ROWS) || exit 1; done
-	$(BIN)/python benchmarks/growth.py --pairs 100
+	$(BIN)/python benchmarks/growth.py --pairs 20
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/gpu.py $(BENCH_ROWS)
 	@echo "(the demo beside itself at another commit: benchmarks/demo.py)"; $(BIN)/python benchmarks/table.py

@@ -15,7 +15,9 @@ include: "rules/teacher.smk"
 include: "rules/labels.smk"
 include: "rules/student.smk"
 include: "rules/evaluate.smk"
+include: "rules/judge.smk"
 include: "rules/figures.smk"
+include: "rules/scorecard.smk"
 
 
 report: "report/workflow.rst"
@@ -29,7 +31,29 @@ rule all:
     default_target: True
     input:
         rules.report.output,
-        PLAN.figures("pdf", "png", "csv"),
+        PLAN.figures(),
+        rules.score_claims.output if PLAN.paper_tables("a") else [],
+
+
+# One target per experiment, by its name: its tables and its figure.
+for name in CONFIG.run:
+
+    rule:
+        name:
+            name
+        input:
+            PLAN.item(name),
+
+
+# All that paper A prints, of what this preset runs; and its figures alone.
+rule paper_a:
+    input:
+        [path for name in PLAN.paper_items("a") for path in PLAN.item(name)],
+
+
+rule figures_a:
+    input:
+        [path for name in PLAN.paper_items("a") if "_figure_" in name for path in PLAN.figure_files(name)],
 
 
 rule tables:

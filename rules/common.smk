@@ -50,7 +50,10 @@ wildcard_constraints:
     experiment=alternatives(CONFIG.experiments),
     share=r"\d+-of-\d+",
     seed=r"\d+",
-    part="labelled|unlabelled|test",
+    judge=alternatives(CONFIG.judges),
+    encoder=alternatives(CONFIG.models),
+    template=r"[a-z]+-\d+",
+    part="labelled|unlabelled|train|test",
     run=r"(models|teachers|students)/.+",
 
 
@@ -107,6 +110,6 @@ if workflow.remote_exec:
     leave_marks_to_the_controller(FilePersistence)
 IN_CONTAINERS = "apptainer" in {method.name.lower() for method in workflow.deployment_settings.deployment_method}
 if IN_CONTAINERS:
-    enter_containers(BASE, PLAN.local_folders())
+    enter_containers(BASE, PLAN.local_folders(), PLAN.judge_variables())
 PREFIX = shell_prefix(BASE, RUNTIME.launcher, IMAGES.values() if IN_CONTAINERS else None)
 shell_command.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it once more

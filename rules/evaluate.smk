@@ -69,9 +69,41 @@ rule score_exact:
         "python scripts/score_exact.py --generations {input} {params.spec} --output {output} > {log} 2>&1"
 
 
+rule score_similarity:
+    input:
+        encoder=lambda w: PLAN.manifest("models", w.encoder),
+        generations=f"{ROOT}/generations/{CELL}/{{evaluation}}/{{run}}/manifest.json",
+        examples=f"{ROOT}/filtered/{{data}}/manifest.json",
+        split=f"{ROOT}/splits/{CELL}/manifest.json",
+    output:
+        f"{ROOT}/similarity/{CELL}/{{evaluation}}/{{run}}/{{encoder}}-{{pooling}}-{{cut}}/manifest.json",
+    log:
+        f"{ROOT}/logs/score_similarity/{CELL}/{{evaluation}}/{{run}}/{{encoder}}-{{pooling}}-{{cut}}.log",
+    wildcard_constraints:
+        pooling="mean|first",
+        cut="cut|whole",
+    container:
+        IMAGES["ml"].container
+    threads: RUNTIME.threads
+    resources:
+        **model_job("score_similarity"),
+    params:
+        spec=lambda w: PLAN.score_similarity(w, w.run, w.encoder, w.pooling, w.cut),
+        code=code("score_similarity"),
+    shell:
+        "launch {threads} {resources.devices} {resources.layout} scripts/score_similarity.py"
+        " --encoder {input.encoder} --generations {input.generations}"
+        " --examples {input.examples} --split {input.split}"
+        " {params.spec} --batch-tokens {resources.pass_size} --output {output} > {log} 2>&1"
+
+
 rule summarise:
     input:
         rewards=lambda w: PLAN.rewards(w.experiment),
+        responses=lambda w: PLAN.experiment_responses(w.experiment),
+        comparisons=lambda w: PLAN.experiment_comparisons(w.experiment),
+        votes=lambda w: PLAN.experiment_votes(w.experiment),
+        similarities=lambda w: PLAN.experiment_similarities(w.experiment),
         labels=lambda w: PLAN.experiment_labels(w.experiment),
         examples=lambda w: PLAN.experiment_examples(w.experiment),
     output:
@@ -89,4 +121,5 @@ rule summarise:
         code=code("summarise"),
     shell:
         "python scripts/summarise.py --rewards {input.rewards} --labels {input.labels} --examples {input.examples}"
-        " {params.spec} --output {output} > {log} 2>&1"
+        " --responses {input.responses} --comparisons {input.comparisons} --votes {input.votes}"
+        " --similarities {input.similarities} {params.spec} --output {output} > {log} 2>&1"

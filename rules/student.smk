@@ -6,7 +6,7 @@ rule train_student_sft:
         model=lambda w: PLAN.manifest("models", w.student),
         examples=f"{ROOT}/filtered/{{data}}/manifest.json",
         split=f"{ROOT}/splits/{CELL}/manifest.json",
-        labels=f"{ROOT}/labels/{CELL}/unlabelled/{{feedback}}/manifest.json",
+        labels=lambda w: PLAN.labels(w, PLAN.learns_from(w.feedback), w.feedback),
     output:
         f"{ROOT}/students/{CELL}/{{student}}/{{feedback}}/{{recipe}}/sft/manifest.json",
     log:
@@ -17,7 +17,7 @@ rule train_student_sft:
     resources:
         **model_job("train_student_sft"),
     params:
-        spec=lambda w: PLAN.training(w.recipe, w.student, "sft", "unlabelled", w.seed),
+        spec=lambda w: PLAN.training(w.recipe, w.student, "sft", PLAN.learns_from(w.feedback), w),
         code=code("train_student_sft"),
     shell:
         "launch {threads} {resources.devices} {resources.layout} scripts/train_student_sft.py"
@@ -28,11 +28,13 @@ rule train_student_sft:
 
 rule train_student_dpo:
     input:
-        model=f"{ROOT}/students/{CELL}/{{student}}/{{feedback}}/{{recipe}}/sft/manifest.json",
+        model=lambda w: PLAN.run(w, PLAN.before_dpo("students", w.student, w.recipe, w.feedback)),
         examples=f"{ROOT}/filtered/{{data}}/manifest.json",
         split=f"{ROOT}/splits/{CELL}/manifest.json",
-        labels=f"{ROOT}/labels/{CELL}/unlabelled/{{feedback}}/manifest.json",
-        reference_scores=f"{ROOT}/scores/{CELL}/unlabelled/students/{{student}}/{{feedback}}/{{recipe}}/sft/manifest.json",
+        labels=lambda w: PLAN.labels(w, PLAN.learns_from(w.feedback), w.feedback),
+        reference_scores=lambda w: PLAN.scores(
+            w, PLAN.learns_from(w.feedback), PLAN.before_dpo("students", w.student, w.recipe, w.feedback)
+        ),
     output:
         f"{ROOT}/students/{CELL}/{{student}}/{{feedback}}/{{recipe}}/dpo/manifest.json",
     log:
@@ -43,7 +45,7 @@ rule train_student_dpo:
     resources:
         **model_job("train_student_dpo"),
     params:
-        spec=lambda w: PLAN.training(w.recipe, w.student, "dpo", "unlabelled", w.seed),
+        spec=lambda w: PLAN.training(w.recipe, w.student, "dpo", PLAN.learns_from(w.feedback), w),
         code=code("train_student_dpo"),
     shell:
         "launch {threads} {resources.devices} {resources.layout} scripts/train_student_dpo.py"

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         resplit(rows, args.test_share, args.resplit_seed)
     table = to_table(rows)
     table, duplicates, contradicting = drop_duplicates(table)
-    table, beyond = first_by_id(table, args.limit)
+    table, beyond = first_by_id(table, args.limit, args.test_limit)
     subsets = sorted({row["subset"] for row in rows} | {row.subset for row in dropped})
     drops = drop_table(
         [(row.subset, row.reason) for row in dropped]
@@ -108,6 +108,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.spec(
         "--limit", type=int, default=0, help="keep so many examples at most, a random sample; 0 keeps all"
     )
+    parser.spec(
+        "--test-limit", type=int, default=0, help="of the test side keep so many at most; 0 keeps all"
+    )
     args = parser.parse_args(argv)
     if args.adapter == WORLD and not args.world:
         raise ConfigError("the adapter world needs settings", where="--world")
@@ -115,8 +118,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ConfigError(
             "the adapter world reads no files", where="--files, --sources", instead="--world alone"
         )
-    if args.limit < 0:
-        raise ConfigError(f"a limit of {args.limit}", where="--limit", instead="0 (all) or more")
+    for flag, limit in (("--limit", args.limit), ("--test-limit", args.test_limit)):
+        if limit < 0:
+            raise ConfigError(f"a limit of {limit}", where=flag, instead="0 (all) or more")
     return args
 
 
@@ -191,12 +195,17 @@ def drop_duplicates(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], int]:
     return kept, extra["subset"].tolist(), int((first_label != extra["label"].to_numpy()).sum())
 
 
-def first_by_id(table: pd.DataFrame, limit: int) -> tuple[pd.DataFrame, list[str]]:
-    """Sort by id and keep the first ``limit`` rows (0: all); ids are hashes, so this is a random sample."""
+def first_by_id(table: pd.DataFrame, limit: int, test_limit: int = 0) -> tuple[pd.DataFrame, list[str]]:
+    """Sort by id and keep the first ``test_limit`` test rows, then the first ``limit`` of all (0: no limit).
+
+    Ids are hashes, so these are random samples. Also returns the subsets of the rows beyond a limit.
+    """
     table = table.sort_values("id").reset_index(drop=True)
-    if not limit:
-        return table, []
-    return table.iloc[:limit], table["subset"].iloc[limit:].tolist()
+    test = (table["origin_split"] == "test").to_numpy(bool)
+    kept = table[~test | (test.cumsum() <= (test_limit or len(table)))]
+    kept = kept.iloc[: limit or len(table)]
+    beyond = table.loc[~table.index.isin(kept.index), "subset"].tolist()
+    return kept.reset_index(drop=True), beyond
 
 
 def human_labels(table: pd.DataFrame) -> pd.DataFrame:

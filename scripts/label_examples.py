@@ -1,20 +1,17 @@
 """Label one part of a split by a feedback policy: which of the two responses is preferred. Runs no model.
 
-- ``weak``: the implicit reward of a teacher (paper A, equation 5). With the scores of score_responses,
-  r(x, y) = beta * (log pi*(y|x) - log pi_SFT(y|x)); the response with the higher r is preferred, a tie goes
-  to the second response (``--tie``). margin = r(x, response 1) - r(x, response 0), probability =
-  sigmoid(margin). beta changes margins and probabilities, never a label.
-- ``human``: the labels that came with the data.
-- ``gold``: the labels by the exact reward; demo worlds only.
+Policies are functions in scripts/w2s/feedback.py; docs/feedback.md lists them and shows how to add one. What each needs
+was made before: ``weak`` takes the scores of a teacher and of its reference (paper A, equation 5: with
+r(x, y) = beta * (log pi*(y|x) - log pi_SFT(y|x)) the response with the higher r is preferred, a tie goes to the second
+response), ``reward`` a reward model's rewards, ``prompted`` the replies of a prompted LLM, others the labels of other
+feedback, ``human`` and ``gold`` the data set alone. margin = r(x, response 1) - r(x, response 0), probability =
+sigmoid(margin); beta changes margins and probabilities, never a label. Relabelling (other beta, tie rule or policy) is
+arithmetic on files: no forward pass, no torch.
 
-Policies are registered in scripts/w2s/feedback.py. Relabelling (other beta, tie rule or policy) is
-arithmetic on
-files: no forward pass, no torch.
-
-inputs:  filtered examples, a split; for ``weak`` the scores of the same part under teacher and reference
-outputs: labels.parquet: id, label (index of the preferred response), margin, probability (of response 1),
-    source
-facts:   weights digests of teacher and reference, number of labels and ties, share of label 1
+inputs:  filtered examples, a split, and what the policy takes
+outputs: labels.parquet: id, label (index of the preferred response), margin, probability (of response 1), source;
+    dropped.parquet: id, reason, of the examples that a policy leaves out
+facts:   weights digests of teacher and reference, number of labels, ties and dropped examples by reason, share of label 1
 """
 
 from __future__ import annotations
@@ -39,13 +36,18 @@ def arguments() -> cli.StageParser:
     parser.input("--split", help="split of these examples")
     parser.input("--policy-scores", nargs="*", help="scores under the aligned teacher (weak)")
     parser.input("--reference-scores", nargs="*", help="scores under the teacher before that (weak)")
+    parser.input("--rewards", nargs="*", help="rewards by a reward-model teacher (reward)")
+    parser.input("--preferences", nargs="*", help="replies of a prompted LLM (prompted)")
+    parser.input("--labels", nargs="*", help="labels of other feedback (match, random, ensemble, ...)")
     parser.output("--output", help="manifest.json of the labels")
     parser.spec("--part", choices=PARTS, help="part of the split to label")
-    parser.spec("--policy", help="weak, human, gold, or another one that is registered")
+    parser.spec("--policy", help="weak, human, or another one that is registered")
     parser.spec(
         "--beta", type=float, default=None, help="scale of the implicit reward (weak): 0.1 HH, 0.5 TL;DR"
     )
     parser.spec("--tie", default="second", help="who wins a tie: second (as in the paper) or first")
+    parser.spec("--seed", type=int, default=0, help="of the cell, for policies that draw")
+    parser.spec("--options", type=cli.json_object, default={}, help="JSON of the policy's own settings")
     return parser
 
 
@@ -53,36 +55,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the artifact."""
     args = arguments().parse_args(argv)
 
-    from w2s.feedback import Request, make_labels, read_scores
+    from w2s import labelling
+    from w2s.feedback import Request, make_labels
 
-    teacher = at_most_one(args.policy_scores, "--policy-scores")
-    reference = at_most_one(args.reference_scores, "--reference-scores")
+    given = {
+        name: at_most_one(getattr(args, name), "--" + name.replace("_", "-"))
+        for name in ("policy_scores", "reference_scores", "rewards", "preferences")
+    }
     examples = read_part(args.examples, args.split, args.part)
     if examples.empty:
         raise DataError(f"part {args.part!r} is empty: nothing to label", where=args.split)
+    policy, reference, rewards, preferences = given.values()
     request = Request(
         examples,
         args.examples,
         args.part,
-        policy_scores=read_scores(teacher) if teacher else None,
-        reference_scores=read_scores(reference) if reference else None,
+        policy_scores=labelling.read_scores(policy) if policy else None,
+        reference_scores=labelling.read_scores(reference) if reference else None,
+        rewards=labelling.read_rewards(rewards, args.part) if rewards else None,
+        preferences=labelling.read_preferences(preferences) if preferences else None,
+        labels=[labelling.read_label_file(path, examples["id"]) for path in args.labels],
         beta=args.beta,
         tie=args.tie,
+        seed=args.seed,
+        options=args.options,
     )
     labels = make_labels(args.policy, request)
-    parents = {
-        "examples": args.examples,
-        "split": args.split,
-        "policy_scores": teacher,
-        "reference_scores": reference,
-    }
+    parents = {"examples": args.examples, "split": args.split, **given, "labels": args.labels or None}
     with Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact:
-        write_parquet(labels, artifact.path("labels.parquet"))
+        write_parquet(labels.table, artifact.path("labels.parquet"))
+        write_parquet(labels.dropped, artifact.path("dropped.parquet"))
         artifact.record(
             policy=args.policy,
-            labels=len(labels),
-            ties=int((labels["margin"] == 0).sum()),
-            share_of_label_1=float(labels["label"].mean()),
+            labels=len(labels.table),
+            dropped=labels.dropped["reason"].value_counts().sort_index().to_dict(),
+            ties=int((labels.table["margin"] == 0).sum()),
+            share_of_label_1=float(labels.table["label"].mean()),
             weights=weights(request),
         )
 

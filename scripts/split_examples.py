@@ -28,7 +28,7 @@ from w2s.artifact import Artifact
 from w2s.dialogue import normalise_prompt
 from w2s.drops import balance, drop_table
 from w2s.errors import DataError
-from w2s.tables import PARTS, check_unique, read_examples, read_parquet, write_csv, write_parquet
+from w2s.tables import DISJOINT_PARTS, check_unique, read_examples, read_parquet, write_csv, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ def assign(examples: pd.DataFrame, keys: pd.Series, share: float, seed: int) -> 
     parts = keys.map(lambda key: "labelled" if key in labelled else "unlabelled").astype("string")
     parts[~train] = "test"
     parts[~train & keys.isin(set(keys[train]))] = None
-    for part in PARTS:
+    for part in DISJOINT_PARTS:
         if not (parts == part).any():
             raise DataError(
                 f"part {part!r} would be empty",
@@ -132,10 +132,10 @@ def prove_disjoint(assignment: pd.DataFrame, key_of_id: dict[str, str]) -> dict[
         DataError: a count is not zero.
     """
     check_unique(assignment["id"], "assignment.parquet")
-    ids = {part: set(assignment.loc[assignment["part"] == part, "id"]) for part in PARTS}
+    ids = {part: set(assignment.loc[assignment["part"] == part, "id"]) for part in DISJOINT_PARTS}
     prompts = {part: {key_of_id[id_] for id_ in members} for part, members in ids.items()}
     proof = {
-        name: {f"{a} and {b}": len(sets[a] & sets[b]) for a, b in itertools.combinations(PARTS, 2)}
+        name: {f"{a} and {b}": len(sets[a] & sets[b]) for a, b in itertools.combinations(DISJOINT_PARTS, 2)}
         for name, sets in (("shared_ids", ids), ("shared_prompts", prompts))
     }
     if any(count for counts in proof.values() for count in counts.values()):
@@ -146,9 +146,10 @@ def prove_disjoint(assignment: pd.DataFrame, key_of_id: dict[str, str]) -> dict[
 def describe(assignment: pd.DataFrame) -> dict[str, dict[str, object]]:
     """Rows of each part and its first ids."""
     return {
-        "rows_by_part": {part: int((assignment["part"] == part).sum()) for part in PARTS},
+        "rows_by_part": {part: int((assignment["part"] == part).sum()) for part in DISJOINT_PARTS},
         "first_ids": {
-            part: sorted(assignment.loc[assignment["part"] == part, "id"])[:EXAMPLE_IDS] for part in PARTS
+            part: sorted(assignment.loc[assignment["part"] == part, "id"])[:EXAMPLE_IDS]
+            for part in DISJOINT_PARTS
         },
     }
 

@@ -4,8 +4,8 @@
 |---|---|
 | hh | ``chosen``, ``rejected``: whole transcripts (Anthropic HH-RLHF), split at the last "\\n\\nAssistant:" |
 | pairs | ``prompt``, ``chosen``, ``rejected``: the TRL preference form, see below |
-| tldr | ``info``, ``summaries``, ``choice``: OpenAI's summary comparisons; or ``prompt``, ``reference``, |
-|      | ``response``, ``judge_preferred``: a flat table, judged by a model |
+| tldr | ``info``, ``summaries``, ``choice``: OpenAI's summary comparisons; or ``prompt``, ``chosen``, |
+|      | ``rejected``: the same, flat; or ``prompt``, ``reference``, ``response``, ``judge_preferred``: judged by a model |
 | world | no file: the demo world's generator |
 
 The TRL preference form comes as texts or as message lists, with an explicit prompt or an implicit one (at the
@@ -33,7 +33,8 @@ FILE_KEYS = ("source", "path", "subset", "split")
 NO_PREFERENCE = "no_preference"
 NOT_A_POST = "not_a_post"
 DROP_REASONS = (NO_PREFERENCE, NOT_A_POST)
-POST = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"
+CUE = "TL;DR:"
+POST = f"SUBREDDIT: r/{{subreddit}}\n\nTITLE: {{title}}\n\nPOST: {{post}}\n\n{CUE}"
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,11 @@ def pairs(row: Row, where: str) -> Sides:
 
 
 def tldr(row: Row, where: str) -> Sides | str:
-    """Summaries of a Reddit post: OpenAI's comparisons, or a flat table with a judge's preference."""
+    """Summaries of a Reddit post: OpenAI's comparisons, a flat form of them, or a table with a judge's preference."""
     if "judge_preferred" in row:
         return _judged_summaries(row, where)
+    if "chosen" in row:
+        return _flat_comparison(row, where)
     info, summaries = present(row, "info", where), present(row, "summaries", where)
     if not isinstance(info, Mapping) or not isinstance(summaries, list) or len(summaries) != 2:
         raise DataError("'info' must be an object and 'summaries' a list of two", where=where)
@@ -161,6 +164,15 @@ def tldr(row: Row, where: str) -> Sides | str:
 
 
 ADAPTERS: dict[str, Adapter] = {"hh": hh, "pairs": pairs, "tldr": tldr}
+
+
+def _flat_comparison(row: Row, where: str) -> Sides:
+    """``prompt``, ``chosen``, ``rejected``; the cue stands at the end of the post or at the beginning of a summary."""
+    prompt = text(row, "prompt", where).rstrip().removesuffix(CUE).rstrip() + f"\n\n{CUE}"
+    sides = [
+        _blank_first(text(row, column, where).lstrip().removeprefix(CUE)) for column in ("chosen", "rejected")
+    ]
+    return Sides(prompt, sides[0], prompt, sides[1], preferred=0)
 
 
 def _judged_summaries(row: Row, where: str) -> Sides | str:

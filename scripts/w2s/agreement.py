@@ -14,6 +14,7 @@ import pandas as pd
 from w2s import statistics
 from w2s.artifact import load
 from w2s.errors import DataError, JoinError
+from w2s.feedback import POLICIES
 from w2s.runs import parse_cell
 from w2s.statistics import Bootstrap
 from w2s.tables import check_labels, named, read_labels, read_parquet
@@ -35,6 +36,8 @@ LABEL_COLUMNS = [
 QUALITY_COLUMNS = ["experiment", "data", "feedback", "bin", "margin_low", "margin_high", "n"]
 QUALITY_COLUMNS += ["mean_confidence", "agreement_human", "agreement_gold"]
 BINS = 10
+# Policies whose margins are a model's: of others a margin says nothing.
+JUDGED = ("scores", "rewards", "preferences")
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,10 @@ def labels_table(
     for file in _with_human(files, truth):
         groups.setdefault((file.data, file.share, file.feedback), []).append(file)
     for (data, share, feedback), members in groups.items():
-        for against, labels in _truth_of(truth, data).items():
+        for against, labels in truth_of(truth, data).items():
             if against == members[0].policy:
                 continue
-            cells = pd.concat([_agrees(file, labels, against) for file in members], ignore_index=True)
+            cells = pd.concat([agrees(file, labels, against) for file in members], ignore_index=True)
             if cells.empty:
                 continue
             found = statistics.agreement(cells, bootstrap)
@@ -129,10 +132,10 @@ def label_quality_table(
     rows: list[list[Any]] = []
     groups: dict[tuple[str, str], list[LabelFile]] = {}
     for file in files:
-        if file.policy not in ("human", "gold"):
+        if POLICIES[file.policy].takes in JUDGED:
             groups.setdefault((file.data, file.feedback), []).append(file)
     for (data, feedback), members in groups.items():
-        pooled = _quality_cells(members, _truth_of(truth, data))
+        pooled = _quality_cells(members, truth_of(truth, data))
         for number, group in pooled.groupby("bin", sort=True):
             size = group["size"]
             rows.append(
@@ -158,8 +161,8 @@ def _quality_cells(members: Sequence[LabelFile], truth: Mapping[str, pd.DataFram
         for name in ("human", "gold"):
             frame[name] = np.nan
             if name in truth:
-                agrees = _agrees(file, truth[name], name).set_index("id")["value"]
-                frame[name] = frame["id"].map(agrees)
+                equal = agrees(file, truth[name], name).set_index("id")["value"]
+                frame[name] = frame["id"].map(equal)
         frames.append(frame)
     pooled = pd.concat(frames, ignore_index=True)
     wrong = pooled.loc[~np.isfinite(pooled["margin"]) | ~np.isfinite(pooled["probability"]), "id"]
@@ -176,7 +179,7 @@ def _quality_cells(members: Sequence[LabelFile], truth: Mapping[str, pd.DataFram
     )
 
 
-def _agrees(file: LabelFile, truth: pd.DataFrame, against: str) -> pd.DataFrame:
+def agrees(file: LabelFile, truth: pd.DataFrame, against: str) -> pd.DataFrame:
     """Columns seed, id, value (1 where the labels agree) for the labels that ``truth`` speaks of.
 
     Raises:
@@ -206,14 +209,14 @@ def _with_human(
     given = {(file.data, file.share, file.seed) for file in files if file.policy == "human"}
     for file in files:
         cell = (file.data, file.share, file.seed)
-        known = _truth_of(truth, file.data)
+        known = truth_of(truth, file.data)
         if cell not in given and {"human", "gold"} <= set(known):
             given.add(cell)
             frame = known["human"][known["human"]["id"].isin(file.frame["id"])]
             yield LabelFile(*cell, "human", "human", frame)
 
 
-def _truth_of(truth: Mapping[str, dict[str, pd.DataFrame]], data: str) -> dict[str, pd.DataFrame]:
+def truth_of(truth: Mapping[str, dict[str, pd.DataFrame]], data: str) -> dict[str, pd.DataFrame]:
     if data not in truth:
         raise DataError(
             f"labels of data set {data!r}, but not its examples",

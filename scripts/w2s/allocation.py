@@ -28,8 +28,10 @@ from typing import Any, Literal
 
 from w2s import attempts
 from w2s.errors import ConfigError
+from w2s.feedback import POLICIES
 from w2s.plan import base_model
 from w2s.schema import Config, JobResources, Pretrain, Step
+from w2s.tables import ASSIGNED
 
 Kind = Literal["train", "score", "generate"]
 Trained = Literal["all", "lora", "none"]
@@ -315,18 +317,40 @@ def reward_training(config: Config, w: Any) -> Job:
 
 
 def tuning(config: Config, w: Any, model: str, part: str, step: Step) -> Job:
-    """The four trainings of teachers and students."""
-    settings = config.recipes[w.recipe].step(model, step)
-    tokens = (2 if step == "dpo" else 1) * config.data[w.data].max_tokens
+    """The trainings of teachers and students."""
+    recipe = config.recipes[w.recipe]
+    settings = recipe.step(model, step)
+    tokens = (1 if step == "sft" else 2) * config.data[w.data].max_tokens
     work = _training(config, model, lora=settings.lora_rank > 0, batch=settings.batch_size, tokens=tokens)
-    return Job(work, lambda inputs: settings.epochs * _facts(inputs.split)["rows_by_part"][part] * tokens)
+    epochs = settings.epochs * recipe.longer(w.share)
+    return Job(work, lambda inputs: epochs * _rows(inputs.split, part) * tokens)
+
+
+def students_part(config: Config, w: Any) -> str:
+    """The part of the split that a student learns from."""
+    return POLICIES[config.feedback[w.feedback].policy].part
 
 
 def response_scoring(config: Config, w: Any) -> Job:
     """``score_responses``."""
     tokens = 2 * config.data[w.data].max_tokens
     work = _scoring(config, base_model(w.run))
-    return Job(work, lambda inputs: _facts(inputs.split)["rows_by_part"][w.part] * tokens)
+    return Job(work, lambda inputs: _rows(inputs.split, w.part) * tokens)
+
+
+def response_rewards(config: Config, w: Any) -> Job:
+    """``reward_responses``, by a gold model or by a teacher's reward model."""
+    gold = config.golds[w.run.removeprefix("golds/")] if w.run.startswith("golds/") else None
+    model = gold.model if gold else base_model(w.run)
+    assert model is not None
+    tokens = 2 * config.data[w.data].max_tokens
+    return Job(_scoring(config, model), lambda inputs: _rows(inputs.split, w.part) * tokens)
+
+
+def similarity(config: Config, w: Any) -> Job:
+    """``score_similarity``."""
+    tokens = 2 * config.evaluations[w.evaluation].prompts * _answer_tokens(config, w)
+    return Job(_scoring(config, w.encoder), lambda inputs: tokens)
 
 
 def gold_scoring(config: Config, w: Any) -> Job:
@@ -350,6 +374,11 @@ def _answer_tokens(config: Config, w: Any) -> int:
     return config.data[w.data].max_tokens + config.evaluations[w.evaluation].max_new_tokens
 
 
+def _rows(split: str, part: str) -> int:
+    rows = _facts(split)["rows_by_part"]
+    return sum(rows[name] for name in ASSIGNED.get(part, (part,)))
+
+
 def _facts(manifest: str) -> dict[str, Any]:
     return json.loads(Path(manifest).read_text(encoding="utf-8"))["facts"]
 
@@ -359,9 +388,12 @@ STAGES: dict[str, Callable[[Config, Any], Job]] = {
     "train_reward_model": reward_training,
     "train_teacher_sft": lambda config, w: tuning(config, w, w.teacher, "labelled", "sft"),
     "train_teacher_dpo": lambda config, w: tuning(config, w, w.teacher, "labelled", "dpo"),
-    "train_student_sft": lambda config, w: tuning(config, w, w.student, "unlabelled", "sft"),
-    "train_student_dpo": lambda config, w: tuning(config, w, w.student, "unlabelled", "dpo"),
+    "train_teacher_reward": lambda config, w: tuning(config, w, w.teacher, "labelled", "reward"),
+    "train_student_sft": lambda config, w: tuning(config, w, w.student, students_part(config, w), "sft"),
+    "train_student_dpo": lambda config, w: tuning(config, w, w.student, students_part(config, w), "dpo"),
     "score_responses": response_scoring,
+    "reward_responses": response_rewards,
+    "score_similarity": similarity,
     "generate": generation,
     "score_gold": gold_scoring,
 }

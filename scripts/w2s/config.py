@@ -18,7 +18,8 @@ import yaml
 from pydantic import ValidationError
 
 from w2s.errors import ConfigError, W2SError
-from w2s.schema import COMMIT, DPO, NAME, SHA256, SHARE, Config, Experiment, Recipe
+from w2s.feedback import POLICIES, Policy, check_options, find_policy
+from w2s.schema import COMMIT, DPO, NAME, SHA256, SHARE, Config, Experiment, Feedback, Recipe
 
 # Which keys hold the name of an entry of which section: (section, key path) -> section referred to.
 REFERENCES: tuple[tuple[str, str, str], ...] = (
@@ -37,14 +38,22 @@ REFERENCES: tuple[tuple[str, str, str], ...] = (
     ("models", "reward.data", "data"),
     ("golds", "model", "models"),
     ("golds", "world", "worlds"),
+    ("judges", "world", "worlds"),
+    ("recipes", "sft_of", "recipes"),
     ("feedback", "teacher", "models"),
     ("feedback", "recipe", "recipes"),
+    ("feedback", "judge", "judges"),
+    ("feedback", "of", "feedback"),
     ("evaluations", "golds", "golds"),
     ("experiments", "data", "data"),
     ("experiments", "students", "models"),
     ("experiments", "feedback", "feedback"),
-    ("experiments", "recipe", "recipes"),
+    ("experiments", "recipes", "recipes"),
     ("experiments", "evaluation", "evaluations"),
+    ("experiments", "golds", "golds"),
+    ("experiments", "comparison.judge", "judges"),
+    ("experiments", "votes.judge", "judges"),
+    ("experiments", "similarity.encoder", "models"),
 )
 
 
@@ -63,7 +72,9 @@ def load_config(raw: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Con
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
         raise _as_config_error(error, places) from None
-    problems = [*_dangling(config, places), *_impossible(config, places), *_without_effect(config, places)]
+    problems = [*_dangling(config, places), *_misdeclared(config, places)]
+    if not problems:
+        problems = [*_impossible(config, places), *_without_effect(config, places)]
     if problems:
         raise ConfigError("\n".join(problems))
     return config
@@ -269,89 +280,226 @@ def _values(entry: object, keys: list[str]) -> list[tuple[list[object], str]]:
     return [([keys[0], *path], name) for path, name in _values(value, keys[1:])]
 
 
+def _misdeclared(config: Config, places: _Places) -> list[str]:
+    """Recipes and feedback that cannot mean anything, whatever is run."""
+    problems = []
+    for name, recipe in config.recipes.items():
+        root = config.recipes.get(recipe.sft_of or "")
+        if root is not None and root.sft is None:
+            instead = "the recipe that has the key sft itself"
+            what = f"recipe {recipe.sft_of!r} has no SFT of its own"
+            problems.append(_problem(places, ["recipes", name, "sft_of"], what, instead))
+    for name, entry in config.feedback.items():
+        found = _feedback_problem(config, name, entry)
+        if found is not None:
+            key, what, instead = found
+            problems.append(_problem(places, ["feedback", name, key], what, instead))
+    return problems
+
+
+# What a policy takes -> keys of its feedback; of a policy that takes nothing, none of them.
+KEYS_OF_INPUT: dict[str | None, tuple[str, ...]] = {
+    "scores": ("teacher", "recipe"),
+    "rewards": ("teacher", "recipe"),
+    "preferences": ("judge",),
+    "labels": ("of",),
+    None: (),
+}
+
+
+def _feedback_problem(config: Config, name: str, entry: Feedback) -> tuple[str, str, str] | None:
+    """The first fault of a feedback: (key, what is wrong, what to write instead)."""
+    if entry.policy not in POLICIES:
+        return "policy", f"{entry.policy!r} is no feedback policy", nearest(entry.policy, POLICIES)
+    policy = find_policy(entry.policy)
+    if name.split("-")[0] != entry.policy:
+        what = f"feedback {name!r} follows policy {entry.policy!r}: tables and figures read the policy from its name"
+        return "policy", what, f"the name {entry.policy}-{name}"
+    wanted = KEYS_OF_INPUT[policy.takes]
+    for key in ("teacher", "recipe", "judge", "of"):
+        if key in wanted and not getattr(entry, key):
+            return key, f"policy {entry.policy!r} needs the keys {', '.join(wanted)}", "add it"
+        if key not in wanted and getattr(entry, key):
+            return key, f"policy {entry.policy!r} takes no {key}", "leave it out"
+    if policy.takes == "labels" and name in _ancestors(config, name):
+        return "of", f"feedback {name!r} begins with itself", "a feedback that needs no other, in the end"
+    return _recipe_or_option_problem(config, entry, policy)
+
+
+def _recipe_or_option_problem(config: Config, entry: Feedback, policy: Policy) -> tuple[str, str, str] | None:
+    recipe = config.recipes.get(entry.recipe or "")
+    step = "reward" if policy.takes == "rewards" else "dpo"
+    if recipe is not None and getattr(recipe, step) is None:
+        return "recipe", f"policy {entry.policy!r} needs a recipe with the key {step}", "another recipe"
+    if recipe is not None and step == "dpo" and recipe.without_sft:
+        return "recipe", "a teacher begins with SFT", "a recipe with the key sft or sft_of"
+    try:
+        check_options(policy, entry.options)
+    except ConfigError as error:
+        return "options", error.what, str(error.instead)
+    return None
+
+
+def _ancestors(config: Config, name: str) -> set[str]:
+    """All feedback that a feedback's labels are made of."""
+    found: set[str] = set()
+    queue = list(config.feedback[name].of)
+    while queue:
+        other = queue.pop()
+        if other not in found and other in config.feedback:
+            found.add(other)
+            queue += config.feedback[other].of
+    return found
+
+
 def _impossible(config: Config, places: _Places) -> list[str]:
     """Combinations that each key alone does not show, for the experiments that are to run."""
     problems = []
-
-    def complain(keys: Sequence[object], what: str, instead: str) -> None:
-        problems.append(_problem(places, keys, what, instead))
-
-    for name, feedback_entry in config.feedback.items():
-        if name.split("-")[0] != feedback_entry.policy:
-            complain(
-                ["feedback", name],
-                f"feedback {name!r} follows policy {feedback_entry.policy!r}: tables and figures read the policy from its name",
-                f"{feedback_entry.policy}-{name}",
-            )
     for name in config.run:
-        experiment = config.experiments.get(name)
-        if experiment is None or not _resolvable(config, experiment):
-            continue
-        human = config.feedback.get("human")
-        if _teachers(config, experiment) and (human is None or human.policy != "human"):
-            complain(["feedback", "human"], "teachers learn from feedback 'human'", "human: {policy: human}")
-        for data_name in experiment.data:
-            data = config.data[data_name]
-            for feedback in experiment.feedback:
-                if config.feedback[feedback].policy == "gold" and data.world is None:
-                    complain(
-                        ["experiments", name, "feedback"],
-                        f"feedback {feedback!r} takes exact labels, but data set {data_name!r} is no world and has none",
-                        "leave it out, or use a data set with adapter: world",
-                    )
-            for gold in config.evaluations[experiment.evaluation].golds:
-                world = config.golds[gold].world
-                if world is not None and world != data.world:
-                    complain(
-                        ["evaluations", experiment.evaluation, "golds"],
-                        f"judge {gold!r} knows world {world!r}, but data set {data_name!r} is not of that world",
-                        "a judge with a reward model, or a data set of that world",
-                    )
-            longest = data.max_tokens + 1  # the end-of-sequence token on top
-            for model in [*experiment.students, *_teachers(config, experiment)]:
-                positions = _positions(config, model)
-                if positions is not None and positions < longest:
-                    complain(
-                        ["data", data_name, "max_tokens"],
-                        f"sequences of up to {longest} tokens (end-of-sequence token included) do not fit"
-                        f" into the {positions} positions of model {model!r}",
-                        f"max_tokens: {positions - 1} or less, or a model with more positions",
-                    )
-        for student in experiment.students:
-            if config.models[student].reward is not None:
-                complain(
-                    ["experiments", name, "students"], f"{student!r} is a reward model", "a language model"
+        experiment = config.experiments[name]
+        for keys, what, instead in itertools.chain(
+            _students_problems(config, experiment),
+            _world_problems(config, experiment),
+            _length_problems(config, experiment),
+            _arm_problems(config, experiment),
+        ):
+            place = keys if keys[0] in ("data", "feedback", "evaluations") else ["experiments", name, *keys]
+            problems.append(_problem(places, place, what, instead))
+    return list(dict.fromkeys(problems))
+
+
+Complaint = tuple[list[object], str, str]
+
+
+def _students_problems(config: Config, experiment: Experiment) -> Iterable[Complaint]:
+    """Students and seeds."""
+    for student in experiment.students:
+        if config.models[student].reward is not None:
+            yield ["students"], f"{student!r} is a reward model", "a language model"
+    for recipe_name in experiment.recipes:
+        recipe = config.recipes[recipe_name]
+        if recipe.dpo is None:
+            yield (
+                ["recipes"],
+                f"recipe {recipe_name!r} has no DPO: it is a reward model's",
+                "a recipe with dpo",
+            )
+        if recipe.same_steps_as is not None:
+            what = f"recipe {recipe_name!r} has same_steps_as, which is for teachers only"
+            yield ["recipes"], what, "a recipe without it"
+    if len(set(experiment.seeds)) < len(experiment.seeds):
+        yield ["seeds"], "a seed occurs twice", "each seed once"
+
+
+def _arm_problems(config: Config, experiment: Experiment) -> Iterable[Complaint]:
+    """Arms that a measurement compares."""
+    human = config.feedback.get("human")
+    needs_human = any(_teachers(config, experiment))
+    if needs_human and (human is None or human.policy != "human"):
+        yield ["feedback", "human"], "teachers learn from feedback 'human'", "human: {policy: human}"
+    for key in ("comparison", "similarity"):
+        if getattr(experiment, key) is not None and "human" not in experiment.feedback:
+            yield ["feedback"], f"{key} needs the arm 'human'", "human among the experiment's feedback"
+    if experiment.examples and not any(
+        config.feedback[name].policy == "mismatch" for name in experiment.feedback
+    ):
+        what = "examples are drawn from the disagreement set"
+        yield ["feedback"], what, "a feedback of policy mismatch among the experiment's"
+
+
+def _world_problems(config: Config, experiment: Experiment) -> Iterable[Complaint]:
+    """Exact labels and judges that know a world, on data of another one or of none."""
+    for data_name in experiment.data:
+        data = config.data[data_name]
+        for feedback in experiment.feedback:
+            if config.feedback[feedback].policy == "gold" and data.world is None:
+                what = f"feedback {feedback!r} takes exact labels, but data set {data_name!r} is no world and has none"
+                yield ["feedback"], what, "leave it out, or use a data set with adapter: world"
+        for gold in golds_of(config, experiment):
+            world = config.golds[gold].world
+            if world is not None and world != data.world:
+                place = ["golds"] if experiment.golds else ["evaluations", experiment.evaluation, "golds"]
+                what = (
+                    f"judge {gold!r} knows world {world!r}, but data set {data_name!r} is not of that world"
                 )
-        if len(set(experiment.seeds)) < len(experiment.seeds):
-            complain(["experiments", name, "seeds"], "a seed occurs twice", "each seed once")
-    return problems
+                yield list(place), what, "a judge with a reward model, or a data set of that world"
+        for judge in _judges(config, experiment):
+            world = config.judges[judge].world
+            if world is not None and world != data.world:
+                what = (
+                    f"judge {judge!r} knows world {world!r}, but data set {data_name!r} is not of that world"
+                )
+                yield ["data"], what, "a judge behind an endpoint, or a data set of that world"
+
+
+def _length_problems(config: Config, experiment: Experiment) -> Iterable[Complaint]:
+    """Sequences that a model has no positions for."""
+    for data_name in experiment.data:
+        longest = config.data[data_name].max_tokens + 1  # the end-of-sequence token on top
+        for model in dict.fromkeys([*experiment.students, *_teachers(config, experiment)]):
+            positions = _positions(config, model)
+            if positions is not None and positions < longest:
+                yield (
+                    ["data", data_name, "max_tokens"],
+                    f"sequences of up to {longest} tokens (end-of-sequence token included) do not fit"
+                    f" into the {positions} positions of model {model!r}",
+                    f"max_tokens: {positions - 1} or less, or a model with more positions",
+                )
+
+
+def golds_of(config: Config, experiment: Experiment) -> list[str]:
+    """The gold models of an experiment, the main one first."""
+    return experiment.golds or config.evaluations[experiment.evaluation].golds
+
+
+def _judges(config: Config, experiment: Experiment) -> list[str]:
+    feedback = [config.feedback[name].judge for name in all_feedback(config, experiment)]
+    others = [item.judge for item in (experiment.comparison, experiment.votes) if item is not None]
+    return list(dict.fromkeys([*filter(None, feedback), *others]))
+
+
+def all_feedback(config: Config, experiment: Experiment) -> list[str]:
+    """The feedback of an experiment and all that it is made of."""
+    names = list(experiment.feedback)
+    for name in experiment.feedback:
+        names += sorted(_ancestors(config, name))
+    return list(dict.fromkeys(names))
 
 
 def _without_effect(config: Config, places: _Places) -> list[str]:
     """Settings of DPO that would change no result: whoever writes them means something else."""
     problems = []
     for name, recipe in config.recipes.items():
-        for model in [None, *recipe.per_model]:
+        for model in [None, *recipe.per_model] if recipe.dpo else []:
             dpo, keys = _dpo(name, recipe, model, "label_smoothing")
             if dpo.label_smoothing and dpo.loss_type != "robust":
                 what = f"label_smoothing is not read by loss_type: {dpo.loss_type}"
                 problems.append(_problem(places, keys, what, "0, or loss_type: robust"))
-    for experiment in (config.experiments[name] for name in config.run if name in config.experiments):
-        if not _resolvable(config, experiment) or "dpo" not in experiment.steps:
-            continue
-        if any(config.feedback[name].policy != "human" for name in experiment.feedback):
-            continue
-        for student, key in itertools.product(experiment.students, ("soft_labels", "confidence_weights")):
-            dpo, keys = _dpo(experiment.recipe, config.recipes[experiment.recipe], student, key)
-            if getattr(dpo, key):
+    for (name, student), policies in _learnt_from(config).items():
+        for key in ("soft_labels", "confidence_weights"):
+            dpo, keys = _dpo(name, config.recipes[name], student, key)
+            if getattr(dpo, key) and policies <= {"human", "everything"}:
                 what = f"{key} changes nothing for {student!r}: it learns from people's labels only, which are certain"
                 instead = "false, or a feedback of policy weak among the experiment's"
                 problems.append(_problem(places, keys, what, instead))
     return list(dict.fromkeys(problems))
 
 
+def _learnt_from(config: Config) -> dict[tuple[str, str], set[str]]:
+    """(recipe, student) -> policies that DPO learns from, over all experiments to run: they share their trainings."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for experiment in (config.experiments[name] for name in config.run):
+        if "dpo" in experiment.steps:
+            policies = {config.feedback[name].policy for name in experiment.feedback}
+            recipes = [recipe for recipe in experiment.recipes if config.recipes[recipe].dpo]
+            for pair in itertools.product(recipes, experiment.students):
+                found.setdefault(pair, set()).update(policies)
+    return found
+
+
 def _dpo(name: str, recipe: Recipe, model: str | None, key: str) -> tuple[DPO, list[object]]:
     """A recipe's DPO settings for a model (None: for those without settings of their own), and where ``key`` is set."""
+    assert recipe.dpo is not None
     if model is None:
         return recipe.dpo, ["recipes", name, "dpo", key]
     own = getattr(recipe.per_model.get(model), "dpo", None)
@@ -366,21 +514,8 @@ def _problem(places: _Places, keys: Sequence[object], what: str, instead: str) -
     return f"{what}\n  where:   {places.of(keys)}\n  instead: {instead}"
 
 
-def _resolvable(config: Config, experiment: Experiment) -> bool:
-    """Whether all names of the experiment are declared (if not, the dangling ones are reported already)."""
-    return (
-        set(experiment.data) <= set(config.data)
-        and set(experiment.students) <= set(config.models)
-        and set(experiment.feedback) <= set(config.feedback)
-        and experiment.recipe in config.recipes
-        and experiment.evaluation in config.evaluations
-        and set(config.evaluations[experiment.evaluation].golds) <= set(config.golds)
-        and {config.feedback[name].teacher for name in experiment.feedback} - {None} <= set(config.models)
-    )
-
-
 def _teachers(config: Config, experiment: Experiment) -> list[str]:
-    teachers = {config.feedback[name].teacher for name in experiment.feedback}
+    teachers = {config.feedback[name].teacher for name in all_feedback(config, experiment)}
     return sorted(teacher for teacher in teachers if teacher is not None)
 
 

@@ -63,14 +63,19 @@ def shell_prefix(base: Path, launcher: str, images: Iterable[Image] | None) -> s
 
 
 def enter_containers(
-    base: Path, folders: Iterable[str], environment: MutableMapping[str, str] = os.environ
+    base: Path,
+    folders: Iterable[str],
+    variables: Iterable[str] = (),
+    environment: MutableMapping[str, str] = os.environ,
 ) -> None:
     """Let containers see what jobs need: a few variables, this repository, folders of local data, the hub's cache.
+
+    ``variables`` are more variables to pass on: where judges are reached, and their keys.
 
     Set here, where each job's own Snakemake passes too, and not in a profile: on a cluster the scheduler tells a job
     its GPUs only when it starts.
     """
-    for name in PASSED:
+    for name in (*PASSED, *variables):
         if name in environment:
             environment[f"APPTAINERENV_{name}"] = environment[name]
     cache = environment.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")

@@ -28,11 +28,9 @@ from w2s.errors import ArtifactError, ConfigError, DataError
 from w2s.tables import (
     PARTS,
     check_same_ids,
-    join_labels,
     named,
-    read_labels,
+    read_labelled,
     read_parquet,
-    read_part,
 )
 
 if TYPE_CHECKING:
@@ -99,8 +97,10 @@ def run(args: argparse.Namespace, script: str | Path) -> None:
     if not 0 <= args.label_smoothing < 0.5:
         raise ConfigError("must be at least 0 and below one half", where="--label-smoothing")
     check_reference(args.reference_scores, args.model)
-    labelled = join_labels(read_part(args.examples, args.split, args.part), read_labels(args.labels))
-    columns = tokenised(labelled, read_scores(args.reference_scores), Encoding.load(args.model.parent))
+    labelled, part = read_labelled(args.examples, args.split, args.part, args.labels)
+    scores = read_scores(args.reference_scores)
+    check_same_ids(part, scores.index, "examples", "reference scores")
+    columns = tokenised(labelled, scores, Encoding.load(args.model.parent))
     columns |= certainty(labelled, args.soft_labels, args.confidence_weights)
     parents = {
         "model": args.model,
@@ -161,10 +161,12 @@ def tokenised(labelled: pd.DataFrame, scores: pd.DataFrame, encoding: Encoding) 
     """Pairs as token ids with the reference's sums, in the order of ``labelled``.
 
     Raises:
-        JoinError: scores and examples are not of the same ids.
+        JoinError: an example has no scores.
         DataError: a sequence is beyond the model's positions, or was scored with other tokens; its id is named.
     """
-    check_same_ids(labelled["id"], scores.index, "examples", "reference scores")
+    check_same_ids(
+        labelled["id"], scores.index.intersection(labelled["id"].tolist()), "examples", "reference scores"
+    )
     chosen, rejected = training.chosen_and_rejected(labelled)
     ids, labels = labelled["id"].tolist(), labelled["label"].tolist()
     columns: training.Columns = {

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from w2s.artifact import load
 from w2s.results import (
     DROPS,
+    SETTING,
     arm_label,
     arm_order,
     counts,
+    experiment_name,
     feedback_label,
     feedback_name,
     feedback_of,
@@ -23,14 +25,18 @@ from w2s.results import (
     interval,
     main_gold,
     number,
+    of_students,
     plural,
+    read_if_there,
     read_result,
     read_table,
     records,
+    result_names,
     setting_labels,
     share_label,
     signed,
     weak_minus_human,
+    with_untuned_by_recipe,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +49,15 @@ VERDICTS = {
     WEAK_BETTER: "weak labels gave the higher reward",
     HUMAN_BETTER: "human labels gave the higher reward",
     OPEN: "not distinguishable from zero",
+}
+
+
+# Tables of experiments without students, and what they are about.
+SUBJECTS = {
+    "responses.csv": "the data's responses",
+    "votes.csv": "votes of an LLM judge",
+    "examples.csv": "single pairs",
+    "recipes.csv": "settings",
 }
 
 
@@ -84,15 +99,18 @@ class Finding:
 
 
 def experiment(tables: Path) -> dict[str, Any]:
-    """All that the report says of one experiment."""
-    rewards = read_result(tables, "rewards.csv")
+    """All that the report says of one experiment; of one without students, what its labels were asked."""
+    rewards = read_if_there(tables, "rewards.csv")
+    if rewards.empty:
+        return without_students(tables)
+    rewards = with_untuned_by_recipe(rewards)
     differences = read_result(tables, "differences.csv")
     gold = main_gold(tables, rewards)
     main = [gold, *[other for other in dict.fromkeys(rewards["gold"]) if other != gold]]
     found = {judge: findings(weak_minus_human(differences, judge)) for judge in main}
     return {
-        "name": load(tables).spec.get("experiment", tables.parent.name),
-        "what": what_was_run(rewards, gold),
+        "name": experiment_name(tables),
+        "what": what_was_run(of_students(rewards), gold),
         "gold": gold,
         "headline": headline(found[gold]),
         "caveat": caveat(rewards),
@@ -105,6 +123,31 @@ def experiment(tables: Path) -> dict[str, Any]:
         "judges": main,
         "rewards": reward_rows(rewards, main),
         "differences": difference_rows(differences, main),
+    }
+
+
+def without_students(tables: Path) -> dict[str, Any]:
+    """An experiment on labels or settings alone: no student, hence no reward and nothing to compare."""
+    named = [name for name in result_names(tables) if name in SUBJECTS]
+    sources = {
+        source
+        for name in ("responses.csv", "votes.csv", "labels.csv")
+        for source in read_if_there(tables, name)["feedback"]
+    }
+    labels = enumeration([feedback_label(source) for source in sorted(sources, key=feedback_order)])
+    about = enumeration([SUBJECTS[name] for name in named]) or "labels"
+    of_whom = f" of {labels}" if labels else ""
+    return {
+        "name": experiment_name(tables),
+        "what": f"No student was trained; the experiment is about {about}{of_whom}.",
+        "gold": None,
+        "headline": f"About {about}; no student was trained for it.",
+        "caveat": "",
+        "findings": [],
+        "other_judges": [],
+        "judges": [],
+        "rewards": [],
+        "differences": [],
     }
 
 
@@ -126,7 +169,7 @@ def findings(differences: pd.DataFrame) -> list[Finding]:
 
 def titles(frame: pd.DataFrame) -> list[str]:
     """What tells a row's setting from the others; student and data set where there is one setting only."""
-    if len(frame[["data", "share", "student"]].drop_duplicates()) == 1:
+    if len(frame[list(SETTING)].drop_duplicates()) == 1:
         return [f"{row.student} on {row.data}" for row in records(frame)]
     return list(setting_labels(frame))
 
@@ -198,7 +241,7 @@ def enumeration(words: Sequence[str]) -> str:
 
 def reward_rows(rewards: pd.DataFrame, judges: Sequence[str]) -> list[dict[str, Any]]:
     """One entry per setting: its label and its arms, each with mean and interval by every judge."""
-    key = ["data", "share", "student"]
+    key = list(SETTING)
     entries = []
     settings = titles(rewards.drop_duplicates(key))
     for setting, (_, rows) in zip(settings, rewards.groupby(key, sort=False), strict=True):
@@ -241,11 +284,12 @@ def difference_rows(differences: pd.DataFrame, judges: Sequence[str]) -> list[di
 
 
 def label_rows(tables: Sequence[Path]) -> list[dict[str, Any]]:
-    """Label agreement of all experiments, each data set and source once."""
+    """Label agreement of all experiments, each data set and source once; shares are told where they differ."""
     frame = _together(tables, "labels.csv", ["data", "share", "feedback", "against"])
+    shares = frame["share"].nunique()
     return [
         {
-            "data": row.data,
+            "data": row.data + (f" · labelled share {share_label(row.share)}" if shares > 1 else ""),
             "feedback": feedback_name(row.feedback),
             "against": row.against,
             "agreement": percent(row.agreement),
@@ -329,5 +373,5 @@ def percent(share: float | None) -> str:
 def _together(tables: Sequence[Path], name: str, key: list[str]) -> pd.DataFrame:
     import pandas as pd
 
-    frames = [read_result(path, name) for path in tables]
+    frames = [read_if_there(path, name) for path in tables]
     return pd.concat(frames, ignore_index=True).drop_duplicates(key).reset_index(drop=True)

@@ -81,18 +81,30 @@ class Look:
     marker: str
 
 
-# Okabe-Ito colours; in grey they are about 37, 64 and 48 % light.
+# Okabe-Ito colours, tints and shades; no two share hatch or marker, and those that stand in one figure of the
+# paper differ in grey as well.
 LOOKS = {
     "human": Look("#0072B2", "", "o"),
     "weak": Look("#E69F00", "////", "s"),
+    "prompted": Look("#CC79A7", "xx", "X"),
+    "reward": Look("#F0E442", "--", "p"),
+    "match": Look("#F5CE80", "//", "<"),
+    "mismatch": Look("#8A4B00", "\\\\", ">"),
+    "random": Look("#6E6E6E", "++", "d"),
+    "kept": Look("#B9B9B9", "||", "v"),
+    "flipped": Look("#3D3D3D", "oo", "P"),
+    "confident": Look("#D55E00", "OO", "h"),
+    "ensemble": Look("#FFE3AE", "**", "*"),
+    "everything": Look("#9CCBEA", "---", "8"),
     "gold": Look("#009E73", "....", "^"),
 }
-SPARE_LOOKS = (Look("#CC79A7", "xxxx", "D"), Look("#56B4E9", "\\\\\\\\", "v"), Look("#D55E00", "++++", "P"))
+SPARE_LOOKS = (Look("#56B4E9", "\\\\\\\\", "D"), Look("#AA4499", "xxxx", "H"), Look("#882255", "++++", "v"))
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """Look per feedback source: the first of a policy has the policy's look, others a spare one."""
-    sources = sorted({feedback_of(arm) for arm in arms} - {""}, key=feedback_order)
+    """Look per feedback source, by policy: the first of a policy has its look, others a spare one."""
+    sources = [source for source in dict.fromkeys(map(feedback_of, arms)) if source]
+    sources.sort(key=lambda source: feedback_order(source)[0])
     found: dict[str, Look] = {}
     for source in sources:
         own = LOOKS.get(policy_of(source))
@@ -141,6 +153,20 @@ def whisker(
         capthick=width,
         zorder=zorder,
     )
+
+
+def point(axes: Axes, row: Any, x: float, look: Look, *, size: float = 6.0, label: str | None = None) -> None:
+    """A mean as its source's marker, with the whisker of its interval where there is one."""
+    if has_interval(row):
+        whisker(axes, x, row.mean, row.low, row.high)
+    edge: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.8, "markersize": size}
+    axes.plot(x, row.mean, look.marker, color=look.colour, **edge, zorder=6, label=label)
+
+
+def has_interval(row: Any) -> bool:
+    """Whether a row has an interval; the paper's printed values have none."""
+    low = getattr(row, "low", None)
+    return low is not None and low == low
 
 
 def save(figure: Figure, *, pdf: Path, png: Path, title: str, description: str) -> None:

@@ -20,10 +20,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNTUNED = "untuned"
+TEACHER = "teacher"
 SFT_SUFFIX = "-sft"
-# Feedback is named by its policy, or by policy and teacher ("weak-opt-125m"); shown in this order, others
-# follow.
-POLICIES = ("human", "weak", "gold")
+# Feedback is named by its policy, or by policy and what it is made from ("weak-opt-125m"). Per policy, in the
+# order in which they are shown: its name in a table, and what its labels are. Others follow.
+POLICY_WORDS = {
+    "human": ("human", "human labels"),
+    "weak": ("weak", "weak labels"),
+    "prompted": ("prompted", "labels of a prompted model"),
+    "reward": ("reward model", "labels of a reward model"),
+    "match": ("match", "labels that equal human ones"),
+    "mismatch": ("mismatch", "labels that differ from human ones"),
+    "random": ("random noise", "human labels with random flips"),
+    "kept": ("random noise, kept part", "the kept part of randomly flipped labels"),
+    "flipped": ("random noise, flipped part", "the flipped part of randomly flipped labels"),
+    "confident": ("confident", "confident weak labels"),
+    "ensemble": ("ensemble", "labels of an ensemble"),
+    "everything": ("human, all data", "human labels of all data"),
+    "gold": ("gold", "gold labels"),
+}
+POLICIES = tuple(POLICY_WORDS)
+# The parts of randomly flipped labels are made as parts of weak ones are; they are shown as what they are.
+PARTS_OF_NOISE = {"match-random": "kept", "mismatch-random": "flipped"}
 
 
 @dataclass(frozen=True)
@@ -42,13 +60,17 @@ class Columns:
 
 TABLES = {
     "rewards.csv": Columns(
-        text=("experiment", "data", "share", "student", "arm", "feedback", "step", "gold"),
+        text=("experiment", "data", "share", "student", "recipe", "arm", "feedback", "step", "gold"),
         numbers=("seeds", "prompts", "mean", "low", "high"),
-        optional=("malformed", "truncated", "tokens"),
+        optional=("beta", "malformed", "truncated", "tokens"),
     ),
     "differences.csv": Columns(
-        text=("experiment", "data", "share", "student", "arm", "baseline", "gold", "seed_differences"),
+        text=(
+            *("experiment", "data", "share", "student", "recipe"),
+            *("arm", "baseline", "gold", "seed_differences"),
+        ),
         numbers=("seeds", "prompts", "difference", "low", "high"),
+        optional=("beta",),
     ),
     "labels.csv": Columns(
         text=("experiment", "data", "share", "feedback", "against"),
@@ -60,6 +82,38 @@ TABLES = {
         optional=("margin_low", "margin_high", "mean_confidence", "agreement_human", "agreement_gold"),
     ),
     "costs.csv": Columns(text=("stage",), numbers=("jobs", "wall_s"), optional=("peak_memory_mb",)),
+    "responses.csv": Columns(
+        text=("experiment", "data", "share", "feedback", "gold"),
+        numbers=("seeds", "n", "chosen", "rejected", "gap", "low", "high"),
+        optional=("gold_agrees", "gold_agrees_low", "gold_agrees_high"),
+    ),
+    "comparisons.csv": Columns(
+        text=("experiment", "data", "share", "student", "recipe", "arm", "baseline", "judge"),
+        numbers=("seeds", "prompts", "win", "tie", "lose", "score", "low", "high"),
+        optional=("length_controlled", "position_bias", "malformed"),
+    ),
+    "votes.csv": Columns(
+        text=("experiment", "data", "share", "feedback", "judge"),
+        numbers=("seeds", "pairs", "votes", "consistency", "low", "high"),
+        optional=("label_share", "label_low", "label_high", "malformed"),
+    ),
+    "similarity.csv": Columns(
+        text=("experiment", "data", "share", "student", "encoder", "left", "right"),
+        numbers=("seeds", "prompts", "r2", "low", "high", "slope", "intercept"),
+        optional=("pearson", "spearman", "mean_left", "mean_right"),
+    ),
+    "similarity_points.csv": Columns(
+        text=("experiment", "data", "student", "seed", "id", "arm"), numbers=("similarity",)
+    ),
+    "examples.csv": Columns(
+        text=(
+            *("experiment", "data", "share", "seed", "id", "kind", "prompt"),
+            *("response_first", "label_first", "response_second", "label_second", "votes"),
+        ),
+        numbers=(),
+        optional=("reward_first", "reward_second"),
+    ),
+    "recipes.csv": Columns(text=("model", "step", "setting", "value"), numbers=()),
 }
 DROPS = Columns(text=("subset", "reason"), numbers=("rows",))
 PUBLISHED = Columns(
@@ -79,6 +133,30 @@ def read_result(tables: Path, name: str) -> pd.DataFrame:
         DataError: a column is missing or a cell is no number; the message names the row.
     """
     return read_table(load(tables).path(name), TABLES[name])
+
+
+def result_names(tables: Path) -> list[str]:
+    """The tables that an experiment has, in the order of :data:`TABLES`."""
+    present = load(tables).manifest["files"]
+    return [name for name in TABLES if name in present]
+
+
+def read_if_there(tables: Path, name: str) -> pd.DataFrame:
+    """As :func:`read_result`; of an experiment without this table an empty one, with its columns."""
+    import pandas as pd
+
+    if name in result_names(tables):
+        return read_result(tables, name)
+    columns = TABLES[name]
+    kinds = dict.fromkeys(columns.text, "str") | dict.fromkeys(
+        (*columns.numbers, *columns.optional), "float64"
+    )
+    return pd.DataFrame(columns=columns.all).astype(kinds)
+
+
+def experiment_name(tables: Path) -> str:
+    """The experiment that the tables belong to."""
+    return str(load(tables).spec.get("experiment", tables.parent.name))
 
 
 def read_published(path: Path) -> pd.DataFrame:
@@ -150,6 +228,28 @@ def feedback_of(arm: str) -> str:
     return "" if arm == UNTUNED else arm.removesuffix(SFT_SUFFIX)
 
 
+def of_students(rewards: pd.DataFrame) -> pd.DataFrame:
+    """The rows of students, tuned or not; those of the teachers' own responses are left out."""
+    return rows_where(rewards, "arm", lambda arm: arm.removesuffix(SFT_SUFFIX) != TEACHER)
+
+
+def with_untuned_by_recipe(rewards: pd.DataFrame) -> pd.DataFrame:
+    """Rewards with the un-tuned model's row once per recipe of its setting.
+
+    A base model has no recipe; among several recipes it stands beside the arms of each. Without a tuned arm
+    it stays as it is.
+    """
+    import pandas as pd
+
+    setting = ["data", "share", "student", "gold"]
+    untuned, tuned = rewards[rewards["arm"] == UNTUNED], rewards[rewards["arm"] != UNTUNED]
+    recipes = tuned.groupby([*setting, "recipe"], sort=False)["beta"].first().reset_index()
+    spread = untuned.drop(columns=["recipe", "beta"]).merge(recipes, on=setting, how="left")
+    spread["recipe"] = spread["recipe"].fillna("")
+    whole = pd.concat([spread[rewards.columns], tuned], ignore_index=True) if len(spread) else tuned
+    return whole.reset_index(drop=True)
+
+
 def is_sft(arm: str) -> bool:
     """Whether the arm is the student before preference optimisation."""
     return arm.endswith(SFT_SUFFIX)
@@ -167,9 +267,20 @@ def rows_where(frame: pd.DataFrame, column: str, test: Callable[[str], bool]) ->
 
 def policy_of(feedback: str) -> str:
     """Policy of a feedback source: ``"weak-opt-125m"`` -> ``"weak"``; an unknown one is its own."""
-    return next(
-        (policy for policy in POLICIES if feedback == policy or feedback.startswith(f"{policy}-")), feedback
-    )
+    return _split(feedback)[0]
+
+
+def feedback_detail(feedback: str) -> str:
+    """What a source is made from: ``"weak-opt-125m"`` -> ``"opt-125m"``, ``"human"`` -> ``""``."""
+    return _split(feedback)[1]
+
+
+def _split(feedback: str) -> tuple[str, str]:
+    """Policy and the rest; ``"match-random"`` is the kept part of random flips."""
+    for name, policy in (*PARTS_OF_NOISE.items(), *((policy, policy) for policy in POLICIES)):
+        if feedback == name or feedback.startswith(f"{name}-"):
+            return policy, feedback[len(name) + 1 :]
+    return feedback, ""
 
 
 def feedback_order(feedback: str) -> tuple[int, str]:
@@ -180,15 +291,18 @@ def feedback_order(feedback: str) -> tuple[int, str]:
 
 def feedback_label(feedback: str) -> str:
     """A source's labels in words: ``"weak-opt-125m"`` -> ``"weak labels (from opt-125m)"``."""
-    policy, _, detail = feedback_name(feedback).partition(" ")
-    return f"{policy} labels {detail}".rstrip()
+    return _in_words(feedback, 1)
 
 
 def feedback_name(feedback: str) -> str:
     """A source in words, for tables: ``"weak-opt-125m"`` -> ``"weak (from opt-125m)"``."""
-    policy = policy_of(feedback)
-    detail = feedback.removeprefix(policy).removeprefix("-")
-    return policy + (f" (from {detail})" if detail else "")
+    return _in_words(feedback, 0)
+
+
+def _in_words(feedback: str, which: int) -> str:
+    policy, detail = policy_of(feedback), feedback_detail(feedback)
+    words = POLICY_WORDS.get(policy, (policy, f"{policy} labels"))[which]
+    return words + (f" (from {detail})" if detail else "")
 
 
 def weak_minus_human(differences: pd.DataFrame, gold: str) -> pd.DataFrame:
@@ -207,6 +321,8 @@ def arm_label(arm: str) -> str:
     """An arm in words: ``"weak-opt-125m-sft"`` -> ``"weak (from opt-125m), SFT only"``."""
     if arm == UNTUNED:
         return "un-tuned"
+    if feedback_of(arm) == TEACHER:
+        return "the teacher itself" + (", SFT only" if is_sft(arm) else "")
     return feedback_name(feedback_of(arm)) + (", SFT only" if is_sft(arm) else ", SFT + DPO")
 
 
@@ -220,17 +336,59 @@ def same_model(name: str) -> str:
     return re.sub(r"[^a-z0-9.]", "", name.lower())
 
 
-def setting_labels(frame: pd.DataFrame, columns: Sequence[str] = ("data", "share", "student")) -> pd.Series:
-    """Per row the names that tell its setting from the table's others; the last column if there is one
+def share_value(share: str) -> float:
+    """``"1-of-2"`` or ``"1/2"`` -> 0.5.
+
+    Raises:
+        DataError: it is no fraction.
+    """
+    numerator, _, denominator = share_label(share).partition("/")
+    try:
+        return int(numerator) / int(denominator)
+    except (ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{share!r} is no labelled share", instead="such as 1-of-2") from error
+
+
+SETTING = ("data", "share", "student", "recipe")
+
+
+def setting_labels(frame: pd.DataFrame, columns: Sequence[str] = SETTING) -> pd.Series:
+    """Per row the names that tell its setting from the table's others; the student's if there is one
     setting only.
 
-    A column that has one value in the whole table says nothing and is left out.
+    A column that has one value in the whole table says nothing and is left out. Recipes that differ in beta
+    are told by it. A row without recipe (an un-tuned model) counts as of any.
     """
-    telling = [name for name in columns if frame[name].nunique() > 1] or [columns[-1]]
+    import pandas as pd
+
+    telling = telling_columns(frame, columns) or [
+        next(name for name in reversed(columns) if name != "recipe")
+    ]
     parts = frame[telling].copy()
     if "share" in telling:
         parts["share"] = ["labelled share " + share_label(share) for share in parts["share"]]
-    return parts.apply(" · ".join, axis=1) if len(parts) else parts[telling[0]]
+    if "recipe" in telling:
+        parts["recipe"] = recipe_labels(frame)
+    joined = [" · ".join(filter(None, row)) for row in parts.itertuples(index=False)]
+    return pd.Series(joined, index=frame.index, dtype="str")
+
+
+def telling_columns(frame: pd.DataFrame, columns: Sequence[str] = SETTING) -> list[str]:
+    """The columns that have more than one value; for recipes an empty one does not count."""
+    return [
+        name
+        for name in columns
+        if (frame.loc[frame[name] != "", name] if name == "recipe" else frame[name]).nunique() > 1
+    ]
+
+
+def recipe_labels(frame: pd.DataFrame) -> list[str]:
+    """Recipes in words: by beta if each of the table's recipes has its own, else by name."""
+    tuned = frame[frame["recipe"] != ""]
+    by_recipe = tuned.groupby("recipe")["beta"].first() if "beta" in frame else tuned["recipe"].iloc[:0]
+    if len(by_recipe) and by_recipe.notna().all() and by_recipe.is_unique:
+        return [f"β = {by_recipe[recipe]:g}" if recipe else "" for recipe in frame["recipe"]]
+    return list(frame["recipe"])
 
 
 def counts(frame: pd.DataFrame) -> str:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from w2s.errors import DataError
 
-STEPS = ("sft", "dpo")
+STEPS = ("sft", "dpo", "reward")
 RUN_FORMS = (
-    "models/<model>, teachers/<teacher>/<recipe>/<sft|dpo> or "
-    "students/<student>/<feedback>/<recipe>/<sft|dpo>"
+    "models/<model>, teachers/<teacher>/<recipe>/<step> or students/<student>/<feedback>/<recipe>/<step>"
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fractions import Fraction as FractionOf
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -57,7 +58,7 @@ Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 Precision = Literal["float32", "bfloat16", "float16"]
-Step = Literal["sft", "dpo"]
+Step = Literal["sft", "dpo", "reward"]
 # Those of scripts/w2s/dpo.py, which must not import this file: each edit here would rerun its trainings.
 Loss = Literal[
     "sigmoid",
@@ -272,6 +273,9 @@ class Data(Section):
         description="noise of a world's human labels: P(prefer a) = sigmoid(reward gap / temperature); 0 = no noise",
     )
     limit: Whole = Field(0, description="keep this many rows at most, a random sample of all files; 0 = all")
+    test_limit: Whole = Field(
+        0, description="of the test side keep this many at most, a random sample; 0 = all"
+    )
     tokenizer: Name = Field(description="tokenizer of the length filter")
     max_tokens: Count = Field(
         512, description="both sequences at most this long, beginning-of-sequence token included"
@@ -287,7 +291,7 @@ class Data(Section):
 
 
 class Pretrain(Section):
-    """An OPT-architecture model trained from scratch in the workflow."""
+    """A small model trained from scratch in the workflow, in a published architecture."""
 
     tokenizer: Name
     corpus: Name
@@ -301,6 +305,7 @@ class Pretrain(Section):
     batch_size: Count
     seed: Whole
     max_tokens: Count
+    architecture: Literal["opt", "llama", "mistral", "gemma", "gpt-neo", "gpt-neox", "qwen2"] = "opt"
 
     @model_validator(mode="after")
     def _divides(self) -> Pretrain:
@@ -415,45 +420,120 @@ def _overrides(step: type[Training]) -> type[Section]:
     return create_model(f"{step.__name__}Overrides", __base__=Section, **fields)
 
 
+class RewardStep(Training):
+    """A Bradley-Terry reward model on a language model, the other kind of teacher (paper A, Table 13)."""
+
+
 class PerModel(Section):
     """Settings of a recipe that differ for one model."""
 
     sft: _overrides(SFT) | None = None  # type: ignore[valid-type]
     dpo: _overrides(DPO) | None = None  # type: ignore[valid-type]
+    reward: _overrides(RewardStep) | None = None  # type: ignore[valid-type]
 
 
 class Recipe(Section):
-    """How a teacher or a student is tuned."""
+    """How a teacher or a student is tuned: SFT and DPO, or, teachers only, as a reward model."""
 
-    sft: SFT
-    dpo: DPO
+    sft: SFT | None = Field(None, description="the first step; or one of the next two keys")
+    sft_of: Name | None = Field(
+        None, description="recipe whose SFT this one continues: only DPO differs, SFT is trained once"
+    )
+    without_sft: bool = Field(False, description="DPO begins at the base model (paper A, Table 11)")
+    dpo: DPO | None = None
+    reward: RewardStep | None = Field(
+        None, description="in place of SFT and DPO, for feedback of policy reward"
+    )
+    same_steps_as: Annotated[str, Field(pattern=SHARE)] | None = Field(
+        None,
+        description="teachers only: at every labelled share as many steps as at this one, by more epochs (paper A, Figure 4b)",
+    )
     per_model: dict[Name, PerModel] = Field(
         {}, description="model -> step -> settings that differ for this model"
     )
 
-    def step(self, model: str, step: Step) -> SFT | DPO:
-        """The settings of a step for a model, its own overrides applied."""
-        base = self.sft if step == "sft" else self.dpo
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Recipe:
+        _exactly_one(self, "dpo", "reward")
+        begins = [bool(self.sft), bool(self.sft_of), self.without_sft]
+        if self.dpo and sum(begins) != 1:
+            raise ValueError("exactly one of the keys sft, sft_of, without_sft is needed beside dpo")
+        if self.reward and any(begins):
+            raise ValueError("a reward model begins at the base model: no sft, sft_of or without_sft")
+        return self
+
+    def longer(self, share: str) -> float:
+        """By how much the epochs are multiplied at a labelled share, written "1/4" or "1-of-4"."""
+        if self.same_steps_as is None:
+            return 1.0
+        return float(FractionOf(self.same_steps_as) / FractionOf(share.replace("-of-", "/")))
+
+    def step(self, model: str, step: Step) -> SFT | DPO | RewardStep:
+        """The settings of one of the recipe's own steps for a model, its own overrides applied."""
+        base = getattr(self, step)
         overrides = getattr(self.per_model.get(model), step, None)
         if overrides is None:
             return base
         return type(base).model_validate({**base.model_dump(), **overrides.model_dump(exclude_none=True)})
 
 
-class Feedback(Section):
-    """Who says which response is better (scripts/w2s/feedback.py)."""
+class Judge(Section):
+    """A prompted LLM behind an OpenAI-compatible endpoint (docs/judge.md), or the demo world's stand-in for one."""
 
-    policy: Literal["human", "weak", "gold"]
-    teacher: Name | None = Field(None, description="model that labels, for policy weak")
-    recipe: Name | None = Field(None, description="how the teacher is tuned")
-    beta: Positive = Field(0.1, description="scale of the implicit reward, equation 5")
-    tie: Literal["second", "first"] = Field("second", description="who wins a tie")
+    model: str | None = Field(None, description="the model's name at the endpoint")
+    world: Name | None = Field(None, description="answers by a world's exact reward, without an endpoint")
+    noise: Annotated[float, BeforeValidator(_number), Field(ge=0)] = Field(
+        0.0, description="world only: standard deviation of the noise on each answer's reward"
+    )
+    temperature: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 0.7
+    top_p: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)] = 1.0
+    max_tokens: Count = 512
+    base_url_variable: str = Field(
+        "OPENAI_BASE_URL", description="environment variable with the endpoint's address"
+    )
+    key_variable: str = Field(
+        "OPENAI_API_KEY",
+        description="environment variable with the key; the key itself never stands in a file",
+    )
+    concurrency: Count = Field(8, description="requests at once")
+    requests_per_minute: Count | None = Field(None, description="at most; null: no limit")
+    attempts: Count = Field(
+        6, description="how often a request is sent at most, after faults of the endpoint"
+    )
+    again: Whole = Field(2, description="how often a reply that is not in the form is asked for again")
+    price_input: Annotated[float, BeforeValidator(_number), Field(ge=0)] = Field(
+        0.0, description="USD per million tokens"
+    )
+    price_output: Annotated[float, BeforeValidator(_number), Field(ge=0)] = Field(
+        0.0, description="USD per million tokens"
+    )
+    budget_usd: Annotated[float, BeforeValidator(_number), Field(ge=0)] | None = Field(
+        None,
+        description="hard cap of what all replies of this judge may cost, ever; a judge with prices needs one",
+    )
 
     @model_validator(mode="after")
-    def _teacher_known(self) -> Feedback:
-        if (self.policy == "weak") != (self.teacher is not None and self.recipe is not None):
-            raise ValueError("policy weak needs the keys teacher and recipe, the other policies have none")
+    def _one_origin(self) -> Judge:
+        _exactly_one(self, "model", "world")
+        if (self.price_input or self.price_output) and self.budget_usd is None:
+            raise ValueError("a judge with prices needs the key budget_usd")
         return self
+
+
+class Feedback(Section):
+    """Who says which response is better (scripts/w2s/feedback.py); which keys a policy takes, docs/feedback.md."""
+
+    policy: Name = Field(description="a policy that is registered in scripts/w2s/feedback.py")
+    teacher: Name | None = Field(None, description="model that labels")
+    recipe: Name | None = Field(None, description="how the teacher is tuned")
+    judge: Name | None = Field(None, description="prompted LLM that labels")
+    template: Literal["helpful-1", "harmless-1"] = Field(
+        "helpful-1", description="what a prompted LLM is asked: wording with its version, in prompts/"
+    )
+    of: list[Name] = Field([], description="feedback whose labels the policy begins with")
+    beta: Positive = Field(0.1, description="scale of the implicit reward, equation 5")
+    tie: Literal["second", "first"] = Field("second", description="who wins a tie")
+    options: dict[str, Number] = Field({}, description="the policy's own settings")
 
 
 class Evaluation(Section):
@@ -468,27 +548,85 @@ class Evaluation(Section):
     bootstrap: Count = 2000
 
 
+class Comparison(Section):
+    """An LLM judge compares each arm's responses with the human arm's (paper A, Figure 3b)."""
+
+    judge: Name
+    prompts: Count = 100
+
+
+class Votes(Section):
+    """An LLM judge is asked again and again which of the data's responses is better (paper A, Table 4)."""
+
+    judge: Name
+    pairs: Count = 100
+    votes: Count = 10
+
+
+class Similarity(Section):
+    """Likeness of responses to the one that people chose (paper A, Figure 6)."""
+
+    encoder: Name = Field(description="model whose hidden states are compared")
+    pooling: Literal["mean", "first"] = "mean"
+    truncate: bool = Field(
+        False, description="cut the ends of texts that are too long for the encoder, and count them"
+    )
+
+
 class Experiment(Section):
-    """One table and its figures: a grid of data sets, seeds, students and feedback."""
+    """One table or figure: a grid of data sets, shares, seeds, students, feedback and recipes, and what is measured."""
 
     data: list[Name] = Field(min_length=1)
-    share: str = Field("1/2", pattern=SHARE, description="labelled share |D_l| / |D|")
+    shares: list[Annotated[str, Field(pattern=SHARE)]] = Field(
+        ["1/2"], min_length=1, description="labelled shares |D_l| / |D|"
+    )
     seeds: list[Whole] = Field(min_length=1)
-    students: list[Name] = Field(min_length=1)
+    students: list[Name] = []
     feedback: list[Name] = Field(min_length=1)
-    recipe: Name = Field(description="how the students are tuned")
-    steps: list[Step] = Field(["sft", "dpo"], description="which stages of the student are judged")
+    recipes: list[Name] = Field([], description="how the students are tuned")
+    steps: list[Literal["sft", "dpo"]] = Field(
+        ["sft", "dpo"], description="which stages of the student are judged"
+    )
     untuned: bool = Field(True, description="judge the students' base models as well")
+    teachers: bool = Field(False, description="judge the teachers' own responses as well")
     evaluation: Name
-    figure: Literal["figure_2a", "label_noise"] | None = Field(None, description="how its table is drawn")
+    golds: list[Name] = Field(
+        [], description="gold models in place of the evaluation's; the first is the main one"
+    )
+    responses: bool = Field(
+        False, description="gold rewards of the data's responses in D_u (Table 2, section 4)"
+    )
+    comparison: Comparison | None = None
+    votes: Votes | None = None
+    similarity: Similarity | None = None
+    examples: Whole = Field(
+        0, description="pairs of the disagreement set to show, drawn by seed (Tables 3, 5, 9)"
+    )
+    figure: (
+        Literal["bars", "lines", "comparisons", "similarity", "table", "examples", "recipes", "label_noise"]
+        | None
+    ) = Field(None, description="how it is drawn or written")
+    layout: Literal["rewards", "responses", "votes", "seeds", "labels"] = Field(
+        "rewards", description="what a table shows"
+    )
 
-    @field_validator("share")
+    @field_validator("shares")
     @classmethod
-    def _share_is_a_share(cls, share: str) -> str:
-        numerator, denominator = map(int, share.split("/"))
-        if not 0 < numerator < denominator:
-            raise ValueError(f"share {share} is not between 0 and 1")
-        return share
+    def _shares_are_shares(cls, shares: list[str]) -> list[str]:
+        for share in shares:
+            numerator, denominator = map(int, share.split("/"))
+            if not 0 < numerator < denominator:
+                raise ValueError(f"share {share} is not between 0 and 1")
+        return shares
+
+    @model_validator(mode="after")
+    def _students_have_recipes(self) -> Experiment:
+        if bool(self.students) != bool(self.recipes):
+            raise ValueError("students need recipes, and recipes students")
+        for key in ("comparison", "similarity"):
+            if getattr(self, key) is not None and not self.students:
+                raise ValueError(f"{key} needs students")
+        return self
 
 
 class Config(Section):
@@ -507,6 +645,7 @@ class Config(Section):
     data: dict[Name, Data] = {}
     models: dict[Name, Model] = {}
     golds: dict[Name, Gold] = {}
+    judges: dict[Name, Judge] = {}
     recipes: dict[Name, Recipe] = {}
     feedback: dict[Name, Feedback] = {}
     evaluations: dict[Name, Evaluation] = {}

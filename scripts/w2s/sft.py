@@ -16,7 +16,7 @@ from typing import Any
 
 from w2s import cli, training
 from w2s.encoding import Encoding
-from w2s.tables import PARTS, join_labels, read_labels, read_part
+from w2s.tables import PARTS, read_labelled
 
 
 def arguments(documentation: str) -> cli.StageParser:
@@ -43,7 +43,7 @@ def arguments(documentation: str) -> cli.StageParser:
 def run(args: argparse.Namespace, script: str | Path) -> None:
     """Train ``args.model`` on the preferred responses and leave the artifact at ``args.output``."""
     training.check_environment(args)
-    labelled = join_labels(read_part(args.examples, args.split, args.part), read_labels(args.labels))
+    labelled, _ = read_labelled(args.examples, args.split, args.part, args.labels)
     encoding = Encoding.load(args.model.parent)
     columns = tokenised(
         labelled["id"], labelled["prompt"], training.chosen_and_rejected(labelled)[0], encoding, args.loss_on

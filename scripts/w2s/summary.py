@@ -20,10 +20,11 @@ from w2s.runs import Run, parse_run, share_name
 from w2s.statistics import Bootstrap
 from w2s.tables import check_same_ids, check_unique, named, read_parquet
 
-SETTING = ["data", "share", "student"]
+SETTING = ["data", "share", "student", "recipe"]
 REWARD_COLUMNS = [
     "experiment",
     *SETTING,
+    "beta",
     "arm",
     "feedback",
     "step",
@@ -35,12 +36,12 @@ REWARD_COLUMNS = [
     "high",
 ]
 REWARD_COLUMNS += ["malformed", "truncated", "tokens"]
-DIFFERENCE_COLUMNS = ["experiment", *SETTING, "arm", "baseline", "gold", "seeds", "prompts"]
+DIFFERENCE_COLUMNS = ["experiment", *SETTING, "beta", "arm", "baseline", "gold", "seeds", "prompts"]
 DIFFERENCE_COLUMNS += ["difference", "low", "high", "seed_differences"]
 COST_COLUMNS = ["stage", "jobs", "wall_s", "peak_memory_mb"]
 UNTUNED = "untuned"
-# data, share, student, gold, arm
-ArmKey = tuple[str, str, str, str, str]
+# data, share, student, recipe, gold, arm
+ArmKey = tuple[str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -113,21 +114,20 @@ def _responses(artifact: Artifact) -> pd.DataFrame | None:
 
 
 def arms(measured: Sequence[Measured]) -> dict[ArmKey, tuple[Run, pd.DataFrame]]:
-    """All seeds of each arm together: (data, share, student, gold, arm) -> (run, cells with seed, id, value).
+    """All seeds of each arm together: its key -> (run, cells with seed, id, value).
 
     Raises:
-        JoinError: two artifacts claim the same arm, judge and seed, e.g. by two recipes.
+        JoinError: two artifacts claim the same arm, judge and seed.
     """
     found: dict[ArmKey, dict[int, Measured]] = {}
     for item in measured:
-        seeds = found.setdefault((item.data, item.share, item.run.model, item.gold, item.run.arm), {})
-        other = seeds.setdefault(item.seed, item)
-        if other is not item:
+        run = item.run
+        seeds = found.setdefault((item.data, item.share, run.model, run.recipe, item.gold, run.arm), {})
+        if seeds.setdefault(item.seed, item) is not item:
             raise JoinError(
-                f"two sets of rewards for arm {item.run.arm!r} of {item.run.model}, judge {item.gold}",
-                where=f"{item.data}, share {item.share}, seed {item.seed}; recipes {other.run.recipe!r}, "
-                f"{item.run.recipe!r}",
-                instead="one recipe per experiment",
+                f"two sets of rewards for arm {run.arm!r} of {run.model}, judge {item.gold}",
+                where=f"{item.data}, share {item.share}, seed {item.seed}, recipe {run.recipe!r}",
+                instead="each artifact of rewards once",
             )
     return {
         key: (
@@ -139,19 +139,24 @@ def arms(measured: Sequence[Measured]) -> dict[ArmKey, tuple[Run, pd.DataFrame]]
 
 
 def rewards_table(
-    experiment: str, measured: Sequence[Measured], main_gold: str, bootstrap: Bootstrap
+    experiment: str,
+    measured: Sequence[Measured],
+    main_gold: str,
+    betas: Mapping[str, float],
+    bootstrap: Bootstrap,
 ) -> pd.DataFrame:
     """Mean reward of each arm with its interval (paper A, figure 2a), main judge first."""
     grouped = arms(measured)
     malformed = _malformed(grouped)
     rows = []
     for key in _ordered(grouped, main_gold):
-        data, share, student, gold, arm = key
+        *setting, gold, arm = key
         run, cells = grouped[key]
         found = statistics.bootstrap_mean(cells, bootstrap)
-        identity = [experiment, data, share, student, arm, run.feedback, run.step, gold]
+        beta = betas.get(run.recipe, np.nan)
+        identity = [experiment, *setting, beta, arm, run.feedback, run.step, gold]
         told = [
-            malformed.get((data, share, student, arm), np.nan),
+            malformed.get((*setting, arm), np.nan),
             _mean(cells, "truncated"),
             _mean(cells, "tokens"),
         ]
@@ -160,16 +165,23 @@ def rewards_table(
 
 
 def differences_table(
-    experiment: str, measured: Sequence[Measured], main_gold: str, reference: str, bootstrap: Bootstrap
+    experiment: str,
+    measured: Sequence[Measured],
+    main_gold: str,
+    reference: str,
+    betas: Mapping[str, float],
+    bootstrap: Bootstrap,
 ) -> pd.DataFrame:
-    """Each arm minus the reference feedback's of the same step, and minus the un-tuned model; paired."""
+    """Each arm minus the reference feedback's of the same step and recipe, and minus the un-tuned model; paired."""
     grouped = arms(measured)
     rows = []
     for key in _ordered(grouped, main_gold):
         *setting, gold, arm = key
         run, cells = grouped[key]
+        *where, recipe = setting
         for baseline in _baselines(run, reference):
-            other = grouped.get((*setting, gold, baseline))  # type: ignore[arg-type]
+            key_of_other = (*where, "" if baseline == UNTUNED else recipe, gold, baseline)
+            other = grouped.get(key_of_other)  # type: ignore[arg-type]
             if other is None:
                 continue
             try:
@@ -179,19 +191,20 @@ def differences_table(
                     bootstrap,
                 )
             except JoinError as error:
-                where = f"{', '.join(setting)}: {arm} (left) against {baseline} (right), judge {gold}"
-                raise JoinError(error.what, where=where, instead=error.instead) from error
+                place = f"{', '.join(setting)}: {arm} (left) against {baseline} (right), judge {gold}"
+                raise JoinError(error.what, where=place, instead=error.instead) from error
             by_seed = ";".join(repr(round(value, 6)) for value in found.seed_means)
             rows.append(
-                [experiment, *setting, arm, baseline, gold, found.seeds, found.prompts]
+                [experiment, *setting, betas.get(recipe, np.nan), arm, baseline, gold]
+                + [found.seeds, found.prompts]
                 + [found.mean, found.low, found.high, by_seed]
             )
     return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
 
 
 def _baselines(run: Run, reference: str) -> list[str]:
-    if run.kind == "models":
-        return []
+    if run.kind != "students":
+        return [UNTUNED] if run.kind == "teachers" else []
     same_step = Run("students", run.model, reference, run.recipe, run.step).arm
     return [baseline for baseline in (same_step, UNTUNED) if baseline != run.arm]
 
@@ -202,21 +215,21 @@ def _ordered(grouped: Mapping[ArmKey, Any], main_gold: str) -> list[ArmKey]:
     Raises:
         DataError: there is no reward by the main judge.
     """
-    golds = {key[3] for key in grouped}
-    if main_gold not in golds:
+    golds = {key[4] for key in grouped}
+    if golds and main_gold not in golds:
         raise DataError(
             f"no rewards by the main judge {main_gold!r}", instead=f"one of {', '.join(sorted(golds))}"
         )
-    return sorted(grouped, key=lambda key: key[3] != main_gold)
+    return sorted(grouped, key=lambda key: key[4] != main_gold)
 
 
 def _malformed(
     grouped: Mapping[ArmKey, tuple[Run, pd.DataFrame]],
 ) -> dict[tuple, float]:
-    """Share of malformed responses by (data, share, student, arm), a fact of the text whoever told it."""
+    """Share of malformed responses by (setting, arm), a fact of the text whoever told it."""
     return {
-        (data, share, student, arm): _mean(cells, "malformed")
-        for (data, share, student, _, arm), (_, cells) in grouped.items()
+        (*setting, arm): _mean(cells, "malformed")
+        for (*setting, _, arm), (_, cells) in grouped.items()
         if "malformed" in cells
     }
 

@@ -27,7 +27,11 @@ EXAMPLE_COLUMNS = [
     "source_row",
 ]
 LABEL_COLUMNS = ["id", "label", "margin", "probability", "source"]
-PARTS = ("labelled", "unlabelled", "test")
+DROPPED_COLUMNS = ["id", "reason"]
+# What a split divides examples into; a part to work on can also be "train", D_l and D_u together.
+DISJOINT_PARTS = ("labelled", "unlabelled", "test")
+PARTS = ("labelled", "unlabelled", "train", "test")
+ASSIGNED = {"train": ("labelled", "unlabelled")}
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -82,6 +86,14 @@ def read_labels(manifest: Path, name: str = "labels.parquet") -> pd.DataFrame:
     return check_labels(read_parquet(path, LABEL_COLUMNS), path)
 
 
+def read_dropped(manifest: Path) -> pd.DataFrame:
+    """The examples that a label file leaves out, with the reason: DROPPED_COLUMNS, ids unique."""
+    path = load(manifest).path("dropped.parquet")
+    dropped = read_parquet(path, DROPPED_COLUMNS)
+    check_unique(dropped["id"], path)
+    return dropped[DROPPED_COLUMNS]
+
+
 def check_labels(labels: pd.DataFrame, where: object) -> pd.DataFrame:
     """Return ``labels`` after checking ids and values (see :func:`read_labels`)."""
     check_unique(labels["id"], where)
@@ -132,7 +144,7 @@ def check_same_ids(left: Iterable[str], right: Iterable[str], left_name: str, ri
 
 
 def read_part(examples_manifest: Path, split_manifest: Path, part: str) -> pd.DataFrame:
-    """The examples of one part of a split ("labelled", "unlabelled" or "test"), sorted by id."""
+    """The examples of one part of a split, sorted by id."""
     if part not in PARTS:
         raise DataError(f"unknown part {part!r}", instead=f"one of {', '.join(PARTS)}")
     examples = read_examples(examples_manifest)
@@ -144,8 +156,29 @@ def read_part(examples_manifest: Path, split_manifest: Path, part: str) -> pd.Da
         raise JoinError(
             f"{len(unknown)} ids of the split are not among the examples: {named(unknown)}", where=path
         )
-    ids = assignment.loc[assignment["part"] == part, "id"]
+    ids = assignment.loc[assignment["part"].isin(ASSIGNED.get(part, (part,))), "id"]
     return examples[examples["id"].isin(ids)].sort_values("id").reset_index(drop=True)
+
+
+def read_labelled(
+    examples_manifest: Path, split_manifest: Path, part: str, labels_manifest: Path
+) -> tuple[pd.DataFrame, pd.Series]:
+    """The labelled examples of a part, and the ids of all of its examples.
+
+    A label file may leave examples out, each with a reason (a subset policy); what it labels and what it leaves out are
+    together exactly the part.
+
+    Raises:
+        JoinError: an example of the part is neither labelled nor left out, or the file speaks of others.
+    """
+    examples = read_part(examples_manifest, split_manifest, part)
+    labels, dropped = read_labels(labels_manifest), read_dropped(labels_manifest)
+    both = [*labels["id"], *dropped["id"]]
+    check_same_ids(examples["id"], both, f"part {part}", f"the labels {labels_manifest}")
+    kept = examples[examples["id"].isin(labels["id"])].reset_index(drop=True)
+    if len(both) != len(examples):
+        raise JoinError("an example is both labelled and left out", where=labels_manifest)
+    return join_labels(kept, labels), examples["id"]
 
 
 def named(ids: Iterable[str], most: int = 3) -> str:

@@ -120,6 +120,52 @@ def test_bad_comparisons_are_named(change: dict[str, Any], what: str) -> None:
         adapters.tldr({**COMPARISON, **change}, "f.jsonl:9")
 
 
+FLAT = {"prompt": "SUBREDDIT: r/x\n\nTITLE: T\n\nPOST: Long.", "chosen": "A.", "rejected": "B."}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen"),
+    [
+        ("", "A."),
+        ("\n\nTL;DR:", " A."),
+        ("\nTL;DR: ", "A."),
+        ("", "TL;DR: A."),
+        ("\n", "\nTL;DR: A."),
+        ("\n\nTL;DR:", "TL;DR: A."),
+    ],
+)
+def test_flat_comparisons_have_the_cue_at_the_end_of_the_post(prompt: str, chosen: str) -> None:
+    """Once, wherever it stood: the same text as the nested form of the same comparison."""
+    row = {
+        **FLAT,
+        "prompt": FLAT["prompt"] + prompt,
+        "chosen": chosen,
+        "rejected": chosen.replace("A.", "B."),
+    }
+    wanted = f"{FLAT['prompt']}\n\nTL;DR:"
+    assert adapters.tldr(row, "f:1") == Sides(wanted, " A.", wanted, " B.", preferred=0)
+    nested = {
+        "info": {"subreddit": "x", "title": "T", "post": "Long."},
+        "summaries": [{"text": "A."}, {"text": "B."}],
+        "choice": 0,
+    }
+    assert adapters.tldr(nested, "f:1") == adapters.tldr(row, "f:1")
+
+
+def test_a_flat_comparison_that_says_the_cue_itself_keeps_it() -> None:
+    row = {**FLAT, "chosen": "He wrote TL;DR: nothing."}
+    assert adapters.tldr(row, "f:1").response_a == " He wrote TL;DR: nothing."  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"rejected": None}, "'rejected' holds null"), ({"prompt": 3}, "'prompt' holds int"), ({"chosen": 1.5}, "'chosen' holds float")],
+)  # fmt: skip
+def test_bad_flat_comparisons_are_named(change: dict[str, Any], what: str) -> None:
+    with pytest.raises(DataError, match=rf"(?s){what}.*f\.jsonl:9"):
+        adapters.tldr({**FLAT, **change}, "f.jsonl:9")
+
+
 def test_judged_summaries() -> None:
     row = {
         "prompt": "POST: x\n\nTL;DR:",

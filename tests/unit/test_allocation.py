@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
+from preset_files import merged
 from w2s import allocation, attempts
 from w2s.allocation import Work, division, fits, minutes, need, site, stage_minutes, stage_need
 from w2s.config import load_config
 from w2s.errors import ConfigError
 from w2s.schema import Config
 
-ROOT = Path(__file__).resolve().parents[2]
 CELL = {"data": "hh-helpful", "share": "1-of-2", "seed": "22", "recipe": "paper-hh"}
-
-
-def merged(base: dict[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in overlay.items():
-        base[key] = merged(base.get(key, {}), value) if isinstance(value, Mapping) else value
-    return base
 
 
 def config(**overlay: Any) -> Config:
     """The catalogue with the paper's values, and an overlay."""
-    return load_config(merged(yaml.safe_load((ROOT / "config.yaml").read_text()), overlay))
+    return load_config(merged(None, overlay))
 
 
-def demo() -> Config:
-    base = yaml.safe_load((ROOT / "config.yaml").read_text())
-    return load_config(merged(base, yaml.safe_load((ROOT / "presets" / "demo.yaml").read_text())))
+def demo(**overlay: Any) -> Config:
+    return load_config(merged("demo", overlay))
 
 
 def student(
@@ -136,7 +127,8 @@ def test_generation_takes_fewer_prompts_at_once_where_the_cache_would_not_fit() 
 
 def test_no_gpu_is_asked_for_where_none_is_needed() -> None:
     settings = demo()
-    wildcards = SimpleNamespace(**{**CELL, "data": "world-t2", "recipe": "demo-student"}, student="demo-k")
+    cell = {**CELL, "data": "world-t2", "recipe": "demo-student"}
+    wildcards = SimpleNamespace(**cell, student="demo-k", feedback="human")
     found = stage_need(settings, "train_student_dpo", wildcards, "nowhere/manifest.json")
     assert (found.gpus, found.layout) == (0, "single")
     assert found.mem_mb < 4000
@@ -189,6 +181,48 @@ def test_time_grows_with_rows_and_size_and_ends_at_the_site_s_limit(tmp_path: Pa
     # 6 x 1.3e9 x 56,000 x 512 operations at 1e14 per second, twice for safety, and a start.
     assert small == 5 + 75
     assert student_minutes(config(cluster={"longest": 30}), "opt-2.7b", split) == 30
+
+
+def test_a_teacher_with_as_many_steps_has_as_much_time(tmp_path: Path) -> None:
+    """With an eighth of the rows at 1/16, eight times the epochs."""
+
+    def teacher(share: str, rows: int, recipe: str) -> int:
+        (tmp_path / recipe / share).mkdir(parents=True)
+        split = counted(tmp_path / recipe / share, rows_by_part={"labelled": rows})
+        wildcards = SimpleNamespace(**{**CELL, "share": share, "recipe": recipe}, teacher="opt-1.3b")
+        return stage_minutes(config(), "train_teacher_sft", wildcards, SimpleNamespace(split=split))
+
+    half, sixteenth = (
+        teacher(share, rows, "paper-hh-teacher") for share, rows in (("1-of-2", 56_000), ("1-of-16", 7_000))
+    )
+    assert half == sixteenth > allocation.SHORTEST_MINUTES
+    assert teacher("1-of-16", 7_000, "paper-hh") < half
+
+
+def test_who_learns_from_both_parts_has_time_for_both(tmp_path: Path) -> None:
+    split = counted(tmp_path, rows_by_part={"labelled": 56_000, "unlabelled": 56_000, "test": 9_000})
+    times = {}
+    for feedback in ("human", "everything"):
+        wildcards = SimpleNamespace(**CELL, student="opt-1.3b", feedback=feedback)
+        times[feedback] = stage_minutes(
+            config(), "train_student_sft", wildcards, SimpleNamespace(split=split)
+        )
+    assert times == {"human": 5 + 75, "everything": 5 + 150}
+
+
+def test_a_reward_model_s_scoring_is_the_teacher_s_or_the_gold_model_s() -> None:
+    for run, model in (
+        ("teachers/opt-125m/paper-hh-reward/reward", "opt-125m"),
+        ("golds/mistral-unified-feedback", "gold-mistral-7b"),
+    ):
+        wildcards = SimpleNamespace(**CELL, run=run, part="unlabelled")
+        assert allocation.STAGES["reward_responses"](config(), wildcards).work.model == model
+
+
+def test_the_reward_teacher_trains_with_its_own_settings() -> None:
+    wildcards = SimpleNamespace(**{**CELL, "recipe": "paper-hh-reward"}, teacher="opt-125m")
+    work = allocation.STAGES["train_teacher_reward"](config(), wildcards).work
+    assert (work.trained, work.batch, work.tokens) == ("all", 16, 2 * 512)
 
 
 def test_time_is_unknown_until_the_rows_are_counted(tmp_path: Path) -> None:

@@ -170,4 +170,4 @@ def test_each_stage_explains_itself_without_heavy_libraries(stage: str) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) > 10
-    assert "--output" in result.stdout or "--pdf" in result.stdout
+    assert any(flag in result.stdout for flag in ("--output", "--pdf", "--html"))

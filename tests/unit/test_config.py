@@ -8,20 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
-from w2s.config import expand_origin, load_config, merge, nearest, read_yaml
+from preset_files import BASE, PRESETS, ROOT, merged
+from w2s.config import all_feedback, expand_origin, load_config, merge, nearest, read_yaml
 from w2s.errors import ConfigError
 from w2s.schema import Config
 
-ROOT = Path(__file__).resolve().parents[2]
-BASE = ROOT / "config.yaml"
-PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
-
 
 def load(*overlays: dict[str, Any]) -> Config:
-    raw = read_yaml(BASE)
-    for overlay in overlays:
-        raw = merge(raw, overlay)
-    return load_config(raw, [BASE])
+    return load_config(merged(None, *overlays), [BASE])
 
 
 def refusal(*overlays: dict[str, Any]) -> str:
@@ -38,11 +32,49 @@ def at(dotted: str, value: Any) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("preset", [None, *PRESETS], ids=lambda path: path.stem if path else "config")
-def test_the_shipped_files_load(preset: Path | None) -> None:
-    config = load(read_yaml(preset)) if preset else load()
-    assert config.preset == (preset.stem if preset else "papers")
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_the_shipped_files_load(preset: str | None) -> None:
+    """By itself the catalogue means the papers' full grids, under the name that the preset of the paper has."""
+    config = load_config(merged(preset), [BASE, *PRESETS.get(preset or "", [])])
+    assert config.preset == (preset or "paper-a")
     assert set(config.run) <= set(config.experiments)
+
+
+def test_the_demo_of_paper_a_runs_what_paper_a_runs_and_nothing_of_its_models() -> None:
+    paper, demo = (load_config(merged(name)) for name in ("paper-a", "demo-paper-a"))
+    assert [name for name in demo.run if not name.startswith("beyond")] == paper.run
+    for name in paper.run:
+        one, other = paper.experiments[name], demo.experiments[name]
+        for key in ("figure", "layout", "steps", "untuned", "shares", "examples", "responses"):
+            assert getattr(one, key) == getattr(other, key), f"{name}.{key}"
+        for key in ("comparison", "votes", "similarity"):
+            assert (getattr(one, key) is None) == (getattr(other, key) is None), f"{name}.{key}"
+        assert len(one.recipes) == len(other.recipes), name
+        assert [paper.feedback[item].policy for item in one.feedback] == [
+            demo.feedback[item].policy for item in other.feedback
+        ], name
+        assert not set(other.students) & set(paper.models)
+
+
+def test_each_paper_s_item_has_a_target_of_its_own() -> None:
+    items = [
+        "figure_2a",
+        "figure_2b",
+        "figure_3a",
+        "figure_3b",
+        "figure_4a",
+        "figure_4b",
+        "figure_5",
+        "figure_6",
+        "figure_7",
+    ]
+    items += [f"table_{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)] + [
+        "text_section_4",
+        "seed_study",
+    ]
+    config = load_config(merged("paper-a"))
+    assert config.run == [f"a_{item}" for item in items]
+    assert all(config.experiments[name].figure for name in config.run)
 
 
 def test_the_paper_s_hyper_parameters() -> None:
@@ -216,16 +248,25 @@ WRONG = [
     ("recipes.paper-hh.dpo.label_smoothing", -0.1, "greater than or equal to 0"),
     ("recipes.paper-hh.dpo.soft_labels", 0.3, "true or false is expected (got 0.3)"),
     ("recipes.paper-hh.sft", 3, "a mapping of keys is expected, not 3"),
-    ("recipes.paper-hh.sft", None, "a mapping of keys is expected"),
+    ("recipes.paper-hh.dpo", "fast", "a mapping of keys is expected, not 'fast'"),
     ("runtime.needs_gpu", "perhaps", "true or false is expected (got 'perhaps')"),
     ("runtime.launcher", "fast", "'plain' or 'worker'"),
     ("experiments.a_figure_2a.seeds", 1, "a list is expected (got 1)"),
     ("experiments.a_figure_2a.seeds", [], "the list is empty"),
     ("experiments.a_figure_2a.seeds", ["one"], "a whole number is expected (got 'one')"),
     ("experiments.a_figure_2a.students", "opt-1.3b", "a list is expected (got 'opt-1.3b')"),
-    ("experiments.a_figure_2a.share", "half", "a fraction, such as 1/2"),
-    ("experiments.a_figure_2a.share", "3/2", "not between 0 and 1"),
-    ("experiments.a_figure_2a.share", 0.5, "a text is expected (got 0.5)"),
+    ("experiments.a_figure_2a.shares", ["half"], "a fraction, such as 1/2"),
+    ("experiments.a_figure_2a.shares", ["1/4", "3/2"], "share 3/2 is not between 0 and 1"),
+    ("experiments.a_figure_2a.shares", [0.5], "a text is expected (got 0.5)"),
+    ("experiments.a_figure_2a.shares", "1/2", "a list is expected (got '1/2')"),
+    ("experiments.a_figure_2a.shares", [], "the list is empty"),
+    ("experiments.a_figure_2a.figure", "bar", "not a valid value (got 'bar')"),
+    ("experiments.a_figure_2a.layout", "wide", "not a valid value (got 'wide')"),
+    ("experiments.a_figure_2a.examples", -1, "greater than or equal to 0"),
+    ("recipes.paper-hh-teacher.same_steps_as", "half", "a fraction, such as 1/2"),
+    ("judges.gpt-4.temperature", -1, "greater than or equal to 0"),
+    ("feedback.weak-opt-125m.tie", "third", "'second' or 'first'"),
+    ("feedback.prompted-gpt-4.template", "rude", "'helpful-1' or 'harmless-1'"),
     ("evaluations.paper-hh.golds", [], "the list is empty"),
     ("sources.hh-rlhf.revision", "main", "a commit hash, 40 hex digits"),
     ("sources.hh-rlhf.files", {"a.jsonl": "abc"}, "a SHA-256 digest, 64 hex digits"),
@@ -252,16 +293,23 @@ def test_a_missing_key_is_named() -> None:
 # ------------------------------------------------------------------------------------------------------ dangling names
 
 DANGLING = [
-    ("run", ["a_figure_2b"], "experiments", "a_figure_2a"),
+    ("run", ["a_figure_2"], "experiments", "a_figure_2a"),
     ("experiments.a_figure_2a.students", ["opt-1.3b", "opt-1.4b"], "models", "opt-1.3b"),
     ("experiments.a_figure_2a.data", ["hh-helful"], "data", "hh-helpful"),
     ("experiments.a_figure_2a.feedback", ["humans"], "feedback", "human"),
-    ("experiments.a_figure_2a.recipe", "paper-h", "recipes", "paper-hh"),
+    ("experiments.a_figure_2a.recipes", ["paper-tldr", "paper-tl"], "recipes", "paper-tldr"),
+    ("experiments.a_figure_2a.golds", ["mistral"], "golds", "mistral-unified-feedback"),
+    ("experiments.a_figure_3b.comparison.judge", "gpt-5", "judges", "gpt-4"),
+    ("experiments.a_table_4.votes.judge", "gpt-5", "judges", "gpt-4"),
+    ("experiments.a_figure_6.similarity.encoder", "bleurt", "models", "bleurt-base"),
+    ("feedback.prompted-gpt-4.judge", "gpt-5", "judges", "gpt-4"),
+    ("feedback.match-opt-125m.of", ["weak-opt-126m"], "feedback", "weak-opt-125m"),
+    ("recipes.paper-hh-soft.sft_of", "paper-tl", "recipes", "paper-tldr"),
     ("experiments.a_figure_2a.evaluation", "paper", "evaluations", "paper-hh"),
     ("evaluations.paper-hh.golds", ["mistral"], "golds", "mistral-unified-feedback"),
     ("golds.mistral-unified-feedback.model", "gold-mistral", "models", "gold-mistral-7b"),
     ("feedback.weak-opt-125m.teacher", "opt-126m", "models", "opt-125m"),
-    ("feedback.weak-opt-125m.recipe", "paper-tldr", "recipes", "paper-hh"),
+    ("feedback.weak-opt-125m.recipe", "paper-tld", "recipes", "paper-tldr"),
     ("tokenizers.opt.source", "opt-125", "sources", "opt-125m"),
     ("data.hh-helpful.tokenizer", "optt", "tokenizers", "opt"),
     ("models/opt-13b/source", "opt-13", "sources", "opt-13b"),
@@ -298,6 +346,9 @@ def test_nearest_without_a_near_one_lists_all() -> None:
 # ----------------------------------------------------------------------------------------------- impossible combinations
 
 DEMO = read_yaml(ROOT / "presets" / "demo.yaml")
+DEMO_A = merge(DEMO, read_yaml(ROOT / "presets" / "demo-paper-a.yaml"))
+MAIN = {"run": ["a_figure_2a"]}
+STEP = {"learning_rate": 0.1, "batch_size": 1}
 IMPOSSIBLE = [
     ({}, at("feedback.gold", {"policy": "gold"}), at("experiments.a_figure_2a.feedback", ["human", "gold"]),
      "'hh-helpful' is no world and has none"),
@@ -307,9 +358,45 @@ IMPOSSIBLE = [
     (DEMO, at("experiments.a_figure_2a.students", ["demo-gold"]), {}, "'demo-gold' is a reward model"),
     ({}, at("experiments.a_figure_2a.seeds", [22, 22]), {}, "a seed occurs twice"),
     ({}, at("feedback", {"teacher-1": {"policy": "human"}}), {}, "tables and figures read the policy from its name"),
-    ({}, at("feedback.human.policy", "gold"), {}, "teachers learn from feedback 'human'"),
-    ({}, at("feedback.human", {"teacher": "opt-125m", "recipe": "paper-hh"}), {}, "policy weak needs the keys teacher and recipe"),
-    ({}, at("feedback.weak-opt-125m.teacher", None), {}, "policy weak needs the keys teacher and recipe"),
+    ({}, at("feedback.human.policy", "gold"), {}, "feedback 'human' follows policy 'gold'"),
+    ({}, at("feedback.human.policy", "humn"), {}, "'humn' is no feedback policy"),
+    ({}, at("feedback.human", {"teacher": "opt-125m", "recipe": "paper-hh"}), {}, "policy 'human' takes no teacher"),
+    ({}, at("feedback.everything.of", ["human"]), {}, "policy 'everything' takes no of"),
+    ({}, at("feedback.weak-opt-125m.teacher", None), {}, "policy 'weak' needs the keys teacher, recipe"),
+    ({}, at("feedback.weak-opt-125m.judge", "gpt-4"), {}, "policy 'weak' takes no judge"),
+    ({}, at("feedback.weak-opt-125m.of", ["human"]), {}, "policy 'weak' takes no of"),
+    ({}, at("feedback.prompted-gpt-4.judge", None), {}, "policy 'prompted' needs the keys judge"),
+    ({}, at("feedback.prompted-gpt-4.teacher", "opt-125m"), {}, "policy 'prompted' takes no teacher"),
+    ({}, at("feedback.match-opt-125m.of", []), {}, "policy 'match' needs the keys of"),
+    ({}, at("feedback.match-opt-125m.recipe", "paper-hh"), {}, "policy 'match' takes no recipe"),
+    ({}, at("feedback.reward-opt-125m.recipe", "paper-hh"), {}, "policy 'reward' needs a recipe with the key reward"),
+    ({}, at("feedback.weak-opt-125m.recipe", "paper-hh-reward"), {}, "policy 'weak' needs a recipe with the key dpo"),
+    ({}, at("feedback.weak-opt-125m.recipe", "paper-hh-without-sft"), {}, "a teacher begins with SFT"),
+    ({}, at("feedback.confident-opt-125m.options", {"shar": 0.5}), {}, "policy 'confident' has no option 'shar'"),
+    ({}, at("feedback.human.options", {"share": 0.5}), {}, "policy 'human' has no option 'share'"),
+    ({}, at("feedback.random-opt-125m.of", ["random-opt-125m"]), {}, "feedback 'random-opt-125m' begins with itself"),
+    ({}, at("feedback.random-opt-125m.of", ["mismatch-random"]), {}, "feedback 'mismatch-random' begins with itself"),
+    ({}, at("recipes/paper-hh-beta-0.2/sft_of", "paper-hh-beta-0.3"), {}, "recipe 'paper-hh-beta-0.3' has no SFT of its own"),
+    ({}, at("recipes.paper-hh-soft.sft_of", "paper-hh-without-sft"), {}, "recipe 'paper-hh-without-sft' has no SFT of its own"),
+    ({}, at("recipes.paper-hh.sft", None), {}, "exactly one of the keys sft, sft_of, without_sft is needed beside dpo"),
+    ({}, at("recipes.paper-hh.sft_of", "paper-tldr"), {}, "exactly one of the keys sft, sft_of, without_sft is needed beside dpo"),
+    ({}, at("recipes.paper-hh.without_sft", True), {}, "exactly one of the keys sft, sft_of, without_sft is needed beside dpo"),
+    ({}, at("recipes.paper-hh.reward", STEP), {}, "exactly one of the keys dpo, reward is needed, got dpo, reward"),
+    ({}, at("recipes.paper-hh-reward.sft", STEP), {}, "a reward model begins at the base model"),
+    ({}, at("experiments.a_figure_2a.recipes", ["paper-hh-reward"]), {}, "recipe 'paper-hh-reward' has no DPO"),
+    ({}, at("experiments.a_figure_2a.recipes", ["paper-hh-teacher"]), {}, "has same_steps_as, which is for teachers only"),
+    ({}, at("experiments.a_figure_2a.recipes", []), {}, "students need recipes, and recipes students"),
+    ({}, at("experiments.a_figure_2a.students", []), {}, "students need recipes, and recipes students"),
+    ({}, at("experiments.a_table_2.comparison", {"judge": "gpt-4"}), {}, "comparison needs students"),
+    ({}, at("experiments.a_table_2.similarity", {"encoder": "bleurt-base"}), {}, "similarity needs students"),
+    ({}, at("experiments.a_figure_3b.feedback", ["weak-opt-125m"]), {}, "comparison needs the arm 'human'"),
+    ({}, at("experiments.a_figure_6.feedback", ["weak-opt-125m"]), {}, "similarity needs the arm 'human'"),
+    ({}, at("experiments.a_table_3.feedback", ["match-opt-125m"]), {}, "examples are drawn from the disagreement set"),
+    ({}, at("judges.gpt-4.budget_usd", None), {}, "a judge with prices needs the key budget_usd"),
+    ({}, at("judges.gpt-4.model", None), {}, "exactly one of the keys model, world is needed, got none"),
+    (DEMO_A, at("judges.demo.model", "gpt-4"), {}, "exactly one of the keys model, world is needed, got model, world"),
+    (DEMO_A, at("experiments.a_table_4.data", ["world-b"]), {}, "judge 'demo' knows world 'demo', but data set 'world-b' is not of that world"),
+    (DEMO_A, at("experiments.a_figure_2b.data", ["world-b"]), {}, "judge 'demo' knows world 'demo', but data set 'world-b' is not of that world"),
     ({}, at("tokenizers.opt.corpus", "x"), {}, "exactly one of the keys source, corpus is needed, got source, corpus"),
     ({}, at("models/opt-13b/source", None), {}, "exactly one of the keys source, pretrain, reward is needed, got none"),
     ({}, at("models/opt-13b/positions", None), {}, "a fetched model needs the keys positions and parameters"),
@@ -328,9 +415,9 @@ WITHOUT_EFFECT = [
     (at("recipes/paper-hh/per_model/opt-13b/dpo", {"label_smoothing": 0.2, "loss_type": "ipo"}),
      "label_smoothing is not read by loss_type: ipo",
      "recipes.paper-hh.per_model.opt-13b.dpo.label_smoothing", "0, or loss_type: robust"),
-    (merge(at("experiments.a_figure_2a.feedback", ["human"]), at("recipes.paper-hh.dpo.soft_labels", True)),
+    (merge({**MAIN, **at("experiments.a_figure_2a.feedback", ["human"])}, at("recipes.paper-hh.dpo.soft_labels", True)),
      "soft_labels changes nothing for 'opt-1.3b'", "recipes.paper-hh.dpo.soft_labels", "a feedback of policy weak"),
-    (merge(at("experiments.a_figure_2a.feedback", ["human"]),
+    (merge({**MAIN, **at("experiments.a_figure_2a.feedback", ["human", "everything"])},
            at("recipes/paper-hh/per_model/opt-13b/dpo/confidence_weights", True)),
      "confidence_weights changes nothing for 'opt-13b'",
      "recipes.paper-hh.per_model.opt-13b.dpo.confidence_weights", "a feedback of policy weak"),
@@ -360,8 +447,15 @@ def test_dpo_settings_with_an_effect_are_accepted(dpo: dict) -> None:
     assert load(at("recipes.paper-hh.dpo", dpo)).recipes["paper-hh"].dpo.model_dump().items() >= dpo.items()
 
 
+def test_a_recipe_that_another_experiment_learns_weak_labels_by_is_accepted() -> None:
+    """Table 7 shows the recipe of the human arm alone; Figure 2a trains with it on weak labels."""
+    soft = at("recipes.paper-hh.dpo.soft_labels", True)
+    assert "changes nothing" in refusal({"run": ["a_table_7"]}, soft)
+    assert load({"run": ["a_figure_2a", "a_table_7"]}, soft).recipes["paper-hh"].dpo.soft_labels  # type: ignore[union-attr]
+
+
 def test_what_no_experiment_to_run_trains_is_not_refused() -> None:
-    sft_only = at("experiments.a_figure_2a", {"feedback": ["human"], "steps": ["sft"]})
+    sft_only = {**MAIN, **at("experiments.a_figure_2a", {"feedback": ["human"], "steps": ["sft"]})}
     assert load(sft_only, at("recipes.paper-hh.dpo.soft_labels", True)).recipes["paper-hh"].dpo.soft_labels
 
 
@@ -382,6 +476,36 @@ def test_a_sequence_that_just_fits_is_accepted() -> None:
     assert load(at("data.hh-helpful.max_tokens", 2047)).data["hh-helpful"].max_tokens == 2047
 
 
+def without_human() -> dict[str, Any]:
+    """A catalogue that declares no human labels, and one experiment on a teacher's."""
+    raw = merged("paper-a", MAIN)
+    raw["experiments"] = {"a_figure_2a": {**raw["experiments"]["a_figure_2a"], "feedback": ["weak-opt-125m"]}}
+    raw["feedback"] = {"weak-opt-125m": raw["feedback"]["weak-opt-125m"]}
+    return raw
+
+
+def test_teachers_need_people_s_labels() -> None:
+    with pytest.raises(ConfigError, match=r"teachers learn from feedback 'human'") as error:
+        load_config(without_human())
+    assert "human: {policy: human}" in str(error.value)
+
+
+def test_teachers_behind_other_feedback_need_positions_too() -> None:
+    """The ensemble's members are trained, though the experiment names the ensemble alone."""
+    overlay: dict[str, Any] = {"run": ["beyond_feedback"], "models": {"pythia-160m": {"positions": 100}}}
+    assert "100 positions of model 'pythia-160m'" in refusal(overlay)
+
+
+def test_all_that_a_feedback_is_made_of() -> None:
+    config = load()
+    table = config.experiments["a_table_12"]
+    assert all_feedback(config, table) == [
+        "human", "weak-opt-125m", "mismatch-opt-125m", "random-opt-125m", "match-random", "mismatch-random",
+    ]  # fmt: skip
+    alone = table.model_copy(update={"feedback": ["mismatch-random"]})
+    assert all_feedback(config, alone) == ["mismatch-random", "random-opt-125m", "weak-opt-125m"]
+
+
 # ---------------------------------------------------------------------------------------------------- merge and origins
 
 
@@ -397,7 +521,8 @@ def test_a_sequence_that_just_fits_is_accepted() -> None:
         ({"a": {"b": 1}}, {"a": None}),
         ({"a": None}, {"a": {"b": 1}}),
         ({}, {"a": {"b": {}}}),
-        *[(read_yaml(BASE), read_yaml(preset)) for preset in PRESETS],
+        *[(read_yaml(BASE), read_yaml(file)) for files in PRESETS.values() for file in files],
+        (merged("demo"), read_yaml(ROOT / "presets" / "demo-paper-a.yaml")),
     ],
 )
 def test_merge_is_snakemake_s_own(base: dict, overlay: dict) -> None:

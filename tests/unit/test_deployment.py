@@ -92,7 +92,10 @@ def test_containers_see_what_jobs_need(base: Path, tmp_path: Path) -> None:
         "HF_HOME": str(cache),
         "APPTAINER_BIND": "/a:/b",
     }
-    enter_containers(base, [str(data), str(tmp_path / "gone")], environment)
+    environment["JUDGE_KEY"] = "key"
+    enter_containers(base, [str(data), str(tmp_path / "gone")], ["JUDGE_KEY", "ABSENT"], environment)
+    assert environment["APPTAINERENV_JUDGE_KEY"] == "key"
+    assert "APPTAINERENV_ABSENT" not in environment
     assert environment["APPTAINERENV_CUDA_VISIBLE_DEVICES"] == "1"
     assert environment["APPTAINERENV_HF_HOME"] == str(cache)
     assert "APPTAINERENV_SECRET" not in environment

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import training_inputs
-from conftest import as_artifact
+from tiny import as_artifact, write_label_file
 from training_inputs import Inputs
 from w2s.dpo import LOSSES
 
@@ -153,12 +153,12 @@ def test_soft_labels_and_weights(inputs: Inputs, tmp_path: Path) -> None:
 
 def relabelled(inputs: Inputs, folder: Path, probability: float | None) -> Path:
     """The inputs' labels with the preferred response's probability set, by half of the pairs."""
-    from w2s.tables import read_labels, write_parquet
+    from w2s.tables import read_labels
 
     labels = read_labels(inputs.labels)
     q = pd.Series(float("nan") if probability is None else probability, labels.index)
     labels["probability"] = q.where(labels["label"] == 1, 1 - q)
-    return as_artifact(folder, lambda target: write_parquet(labels, target / "labels.parquet"))
+    return as_artifact(folder, lambda target: write_label_file(target, labels))
 
 
 def test_the_stage_takes_probabilities(inputs: Inputs, tmp_path: Path) -> None:
@@ -295,6 +295,36 @@ def test_wrong_scores_are_refused(inputs: Inputs, tmp_path: Path, harm: str) -> 
         run(inputs, tmp_path / "model" / "manifest.json", "--reference-scores", wrong)
     assert raised.type is (JoinError if harm == "missing" else DataError)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_subset_of_labels_trains_on_what_it_labels(inputs: Inputs, tmp_path: Path) -> None:
+    """The reference's scores are those of the whole part, whichever subset is trained on."""
+    from w2s.artifact import load
+    from w2s.dpo import read_scores
+
+    labels = training_inputs.subset(inputs, tmp_path / "labels", 20)
+    whole = load(run(inputs, tmp_path / "whole" / "manifest.json"))
+    output = run(inputs, tmp_path / "model" / "manifest.json", "--labels", labels)
+    facts = load(output).facts
+    assert len(read_scores(inputs.scores)) == whole.facts["rows"] == 32
+    assert (facts["rows"], facts["steps"]) == (20, 2)
+    assert facts["tokens_per_epoch"] < whole.facts["tokens_per_epoch"]
+    assert facts["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_a_subset_needs_the_scores_of_the_whole_part(inputs: Inputs, tmp_path: Path) -> None:
+    from w2s.artifact import Artifact, load
+    from w2s.errors import JoinError
+    from w2s.tables import read_labels, read_parquet, write_parquet
+
+    labels = training_inputs.subset(inputs, tmp_path / "labels", 20)
+    scores = read_parquet(load(inputs.scores).path("scores.parquet"), ["id"])
+    fewer = tmp_path / "scores" / "manifest.json"
+    with Artifact.create(fewer, spec={}, parents={"model": inputs.model}, script=__file__) as artifact:
+        kept = scores[scores["id"].isin(read_labels(labels)["id"])]
+        write_parquet(kept, artifact.path("scores.parquet"))
+    with pytest.raises(JoinError, match="12 ids of examples are missing in reference scores"):
+        run(inputs, tmp_path / "model" / "manifest.json", "--labels", labels, "--reference-scores", fewer)
 
 
 def test_dropout_makes_the_first_loss_differ(inputs: Inputs, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 import score_responses
 import torch
 from tiny import as_artifact, example_rows
-from w2s import feedback
+from w2s import feedback, labelling
 from w2s.artifact import load
 from w2s.errors import ArtifactError, ConfigError, DataError, JoinError
 from w2s.models import weights_digest
-from w2s.tables import LABEL_COLUMNS, read_labels, write_parquet
+from w2s.tables import LABEL_COLUMNS, read_dropped, read_labels, write_parquet
 
 SCRIPTS = Path(label_examples.__file__).parent
 IDS = example_rows()["id"].tolist()[:-1]  # the last one is the test part
@@ -26,7 +26,7 @@ IDS = example_rows()["id"].tolist()[:-1]  # the last one is the test part
 
 def score_table(values: dict[str, tuple[float, float]]) -> pd.DataFrame:
     rows = [(key, response, value, 3) for key, pair in values.items() for response, value in enumerate(pair)]
-    table = pd.DataFrame(rows, columns=feedback.SCORE_COLUMNS)
+    table = pd.DataFrame(rows, columns=labelling.SCORE_COLUMNS)
     return table.astype({"response": "int8", "token_count": "int64"})
 
 
@@ -65,17 +65,17 @@ def label(make_examples, tmp_path):
 def test_implicit_reward_is_equation_5():
     teacher = score_table({"a": (-10.0, -12.0), "b": (-5.0, -6.0), "c": (-7.0, -9.0)})
     reference = score_table({"a": (-11.0, -16.0), "b": (-4.0, -6.0), "c": (-8.0, -10.0)})
-    labels = feedback.labels_from_rewards(
-        feedback.implicit_rewards(teacher, reference, 0.1), "second", "weak"
-    )
+    labels = labelling.from_rewards(
+        labelling.implicit_rewards(teacher, reference, 0.1), "second", "weak"
+    ).table
     assert labels["id"].tolist() == ["a", "b", "c"]
     # a: 0.1 * (1, 4); b: 0.1 * (-1, 0); c: a tie of 0.1 * (1, 1)
     assert labels["margin"].tolist() == pytest.approx([0.3, 0.1, 0.0])
     assert labels["label"].tolist() == [1, 1, 1]
     assert labels["probability"].tolist() == pytest.approx([1 / (1 + math.exp(-m)) for m in (0.3, 0.1, 0)])
-    swapped = feedback.labels_from_rewards(
-        feedback.implicit_rewards(reference, teacher, 0.1), "first", "weak"
-    )
+    swapped = labelling.from_rewards(
+        labelling.implicit_rewards(reference, teacher, 0.1), "first", "weak"
+    ).table
     assert swapped["label"].tolist() == [0, 0, 0]
     assert swapped["margin"].tolist() == pytest.approx([-0.3, -0.1, 0.0])
 
@@ -87,7 +87,7 @@ def test_beta_scales_margins_and_changes_no_label():
         for _ in "ab"
     )
     small, large = (
-        feedback.labels_from_rewards(feedback.implicit_rewards(teacher, reference, beta), "second", "weak")
+        labelling.from_rewards(labelling.implicit_rewards(teacher, reference, beta), "second", "weak").table
         for beta in (0.1, 0.5)
     )
     assert small["label"].tolist() == large["label"].tolist()
@@ -96,7 +96,7 @@ def test_beta_scales_margins_and_changes_no_label():
 
 
 def test_sigmoid_does_not_overflow():
-    assert feedback.sigmoid(np.array([-1e4, 0.0, 1e4])).tolist() == [0.0, 0.5, 1.0]
+    assert labelling.sigmoid(np.array([-1e4, 0.0, 1e4])).tolist() == [0.0, 0.5, 1.0]
 
 
 def test_weak_stage_and_relabelling(label, tmp_path):
@@ -181,23 +181,35 @@ def test_scores_must_have_both_responses_and_be_finite(tmp_path):
         return manifest
 
     with pytest.raises(JoinError, match="without both responses: b"):
-        feedback.read_scores(artifact("short", table.iloc[:3]))
+        labelling.read_scores(artifact("short", table.iloc[:3]))
     with pytest.raises(JoinError, match="duplicate ids: a"):
-        feedback.read_scores(artifact("double", pd.concat([table, table.iloc[:1]])))
+        labelling.read_scores(artifact("double", pd.concat([table, table.iloc[:1]])))
     with pytest.raises(JoinError, match="not finite numbers: b"):
-        feedback.read_scores(artifact("nan", table.assign(log_prob_sum=[-1.0, -1.0, -1.0, math.nan])))
+        labelling.read_scores(artifact("nan", table.assign(log_prob_sum=[-1.0, -1.0, -1.0, math.nan])))
 
 
 def test_settings_that_a_policy_lacks_or_does_not_take(label, tmp_path):
     with pytest.raises(ConfigError, match="unknown feedback policy 'wek'") as caught:
         label("wek")
-    assert "gold, human, weak" in str(caught.value)
+    assert ", ".join(sorted(feedback.POLICIES)) in str(caught.value)
     with pytest.raises(ConfigError, match="needs --policy-scores, --reference-scores, --beta"):
         label("weak")
     with pytest.raises(ConfigError, match="'human' takes no --beta"):
         label("human", "--beta", 0.1)
     with pytest.raises(ConfigError, match="unknown tie rule 'third'"):
         label("human", "--tie", "third")
+    with pytest.raises(ConfigError, match="policy 'human' has no option 'share'"):
+        label("human", "--options", '{"share": 0.5}')
+    with pytest.raises(ConfigError, match="policy 'confident' has no option 'shares'") as caught:
+        label("confident", "--labels", label("human"), "--options", '{"shares": 0.5}')
+    assert "one of share" in str(caught.value)
+    with pytest.raises(ConfigError, match="policy 'match' needs --labels"):
+        label("match")
+    with pytest.raises(ConfigError, match="policy 'human' takes no --labels"):
+        label("human", "--labels", label("gold"))
+    for name, flag in (("reward", "--rewards"), ("prompted", "--preferences")):
+        with pytest.raises(ConfigError, match=f"policy {name!r} needs {flag}"):
+            label(name)
     with pytest.raises(DataError, match="'labelled' is empty"):
         label("human", part="labelled")
     scores = score_artifact(tmp_path / "s", {key: (-1.0, -2.0) for key in IDS}, "w")
@@ -212,17 +224,62 @@ def test_settings_that_a_policy_lacks_or_does_not_take(label, tmp_path):
 def test_a_new_policy_is_one_function(label, monkeypatch):
     monkeypatch.setattr(feedback, "POLICIES", dict(feedback.POLICIES))
 
-    @feedback.policy("longest", needs_scores=False)
-    def longest(request: feedback.Request) -> pd.DataFrame:
-        """The longer response."""
-        lengths = [request.examples[f"response_{n}"].str.len() for n in (0, 1)]
-        return request.examples[["id"]].assign(
-            label=(lengths[1] > lengths[0]).astype(int), margin=0.0, probability=0.5, source="longest"
-        )
+    @feedback.policy("longest", options={"at_least": 0})
+    def longest(request: feedback.Request) -> labelling.Labels:
+        """The longer response; pairs that differ by fewer characters than at_least are left out."""
+        lengths = [request.examples[f"response_{side}"].str.len() for side in (0, 1)]
+        margin = (lengths[1] - lengths[0]).to_numpy(float)
+        labels = labelling.from_margins(request.examples["id"], margin, request.tie, "longest").table
+        return labelling.some_of(labels, abs(margin) >= request.options["at_least"], "about_as_long")
 
-    assert feedback.POLICIES["longest"].description == "The longer response."
+    known = feedback.POLICIES["longest"]
+    assert known.description.startswith("The longer response;")
+    assert (known.takes, known.part, known.options) == (None, "unlabelled", {"at_least": 0})
     labels = read_labels(label("longest")).set_index("id")["label"]
     assert labels.loc[IDS].tolist() == [1, 0, 1, 1]
+    made = label("longest", "--options", '{"at_least": 13}')
+    # Response 1 is 7 characters longer, 31 shorter, 13 longer and 12 longer.
+    assert set(read_labels(made)["id"]) == {IDS[1], IDS[2]}
+    assert set(read_dropped(made)["id"]) == {IDS[0], IDS[3]}
+    assert load(made).facts["dropped"] == {"about_as_long": 2}
+
+
+def test_a_new_policy_that_labels_every_example_may_return_a_table(label, monkeypatch):
+    monkeypatch.setattr(feedback, "POLICIES", dict(feedback.POLICIES))
+
+    @feedback.policy("first")
+    def first(request: feedback.Request) -> pd.DataFrame:
+        """Always the first response."""
+        return request.examples[["id"]].assign(label=0, margin=-1.0, probability=0.2, source="first")
+
+    made = label("first")
+    assert read_labels(made)["label"].tolist() == [0] * len(IDS)
+    assert list(read_labels(made).columns) == LABEL_COLUMNS and read_dropped(made).empty
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (lambda table: table.iloc[1:], JoinError, "1 ids of the examples are missing in the labels of policy odd"),
+        (lambda table: pd.concat([table, table.iloc[:1]]), JoinError, "1 duplicate ids"),
+        (lambda table: table.assign(label=2), DataError, "label 2 is neither 0 nor 1"),
+        (lambda table: table.replace({"id": {IDS[0]: "else"}}), JoinError, "are not in the examples|missing"),
+        (lambda table: labelling.some_of(table, [False] * len(table), "why"), DataError, "labels none of 4 examples .why."),
+        (lambda table: labelling.Labels(table, table[["id"]].assign(reason="both")), JoinError, "4 duplicate ids"),
+    ],
+    ids=["fewer", "twice", "two", "other", "none", "kept and dropped"],
+)  # fmt: skip
+def test_a_policy_that_errs_is_stopped(label, monkeypatch, answer, error, message):
+    monkeypatch.setattr(feedback, "POLICIES", dict(feedback.POLICIES))
+
+    @feedback.policy("odd")
+    def odd(request: feedback.Request) -> labelling.Labels | pd.DataFrame:
+        """Answers wrongly."""
+        table = request.examples[["id"]].assign(label=0, margin=-1.0, probability=0.2, source="odd")
+        return answer(table)
+
+    with pytest.raises(error, match=message):
+        label("odd")
 
 
 def test_relabelling_runs_no_forward_pass(label, tiny_model, make_model, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from synthetic_tables import WORLDS, make_tables, rewrite
+from synthetic_tables import WORLDS, make_label_tables, make_tables, rewrite, votes_table
 from w2s import findings
 from w2s.findings import Finding
 
@@ -103,3 +103,33 @@ def test_labels_of_two_experiments_are_shown_once(tmp_path):
 )
 def test_durations(seconds, words):
     assert findings.duration(seconds) == words
+
+
+def test_several_recipes_and_shares_are_settings_of_their_own(tmp_path):
+    tables = make_tables(tmp_path, recipes={"low": 0.05, "high": 0.5}, shares=("1-of-4", "1-of-2"))
+    entry = findings.experiment(tables)
+    names = [f"labelled share {share} · β = {beta}" for share in ("1/4", "1/2") for beta in ("0.05", "0.5")]
+    assert sorted(item.setting for item in entry["findings"]) == sorted(names)
+    assert sorted(setting["setting"] for setting in entry["rewards"]) == sorted(names)
+    assert all(setting["arms"][0]["label"] == "un-tuned" for setting in entry["rewards"])
+
+
+def test_an_experiment_without_students_says_what_it_is_about(tmp_path):
+    tables = make_label_tables(tmp_path, "a_table_4", {"votes.csv": votes_table()})
+    entry = findings.experiment(tables)
+    assert entry["name"] == "a_table_4"
+    assert entry["headline"] == "About votes of an LLM judge; no student was trained for it."
+    assert "labels that equal human ones (from s)" in entry["what"]
+    assert (entry["findings"], entry["rewards"], entry["differences"]) == ([], [], [])
+
+
+def test_the_teachers_own_responses_are_no_students(tmp_path):
+    tables = make_tables(tmp_path)
+    frame = pd.read_csv(tables.parent / "rewards.csv")
+    own = frame[frame["arm"] == "untuned"].assign(student="demo-s", arm="teacher")
+    rewrite(tables, "rewards.csv", pd.concat([frame, own]))
+    entry = findings.experiment(tables)
+    assert entry["what"].startswith(
+        "Student k learned from human labels, weak labels (from s) and gold labels"
+    )
+    assert [arm["label"] for arm in entry["rewards"][-1]["arms"]] == ["the teacher itself"]

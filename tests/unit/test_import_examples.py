@@ -122,6 +122,41 @@ def test_a_limit_takes_the_same_sample_from_a_shuffled_file(tmp_path: Path) -> N
     assert set(human(first)["id"]) == set(read_examples(first)["id"])
 
 
+def test_a_limit_of_the_test_side_leaves_the_train_side_whole(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "raw" / "train.jsonl", hh_rows(30))
+    write_jsonl(tmp_path / "raw" / "test.jsonl", hh_rows(25, start=30))
+    source = fetch_local(tmp_path, tmp_path / "raw", ["train.jsonl", "test.jsonl"])
+    files = json.dumps([entry("train.jsonl"), entry("test.jsonl", split="test")])
+    common = ["--sources", str(source), "--adapter", "hh", "--files", files]
+    made = {}
+    for name, options in {
+        "all": [],
+        "ten": ["--test-limit", "10"],
+        "more": ["--test-limit", "99"],
+        "both": ["--test-limit", "10", "--limit", "20"],
+    }.items():
+        output = tmp_path / name / "manifest.json"
+        import_examples.main([*common, "--output", str(output), *options])
+        made[name] = read_examples(output).set_index("id")["origin_split"]
+        facts = load(output).facts
+        assert facts["rows_in"] == 55 == facts["rows_kept"] + sum(facts["rows_dropped"].values())
+        assert facts["rows_kept"] == len(made[name]) == len(read_labels(output, "human.parquet"))
+    assert made["ten"].value_counts().to_dict() == {"train": 30, "test": 10}
+    tests = made["all"][made["all"] == "test"].index
+    assert made["ten"][made["ten"] == "test"].index.tolist() == sorted(tests)[:10]  # ids are hashes: a sample
+    assert made["more"].equals(made["all"])
+    assert made["both"].index.tolist() == made["ten"].index.tolist()[:20]
+    drops = pd.read_csv(load(tmp_path / "ten" / "manifest.json").path("drops.csv"))
+    assert drops[drops["rows"] > 0][["reason", "rows"]].values.tolist() == [["beyond_limit", 15]]
+
+
+def test_a_negative_limit_is_refused(tmp_path: Path) -> None:
+    words = ["--adapter", "hh", "--output", str(tmp_path / "o" / "manifest.json"), "--sources"]
+    for flag in ("--limit", "--test-limit"):
+        with pytest.raises(ConfigError, match=f"(?s)a limit of -1.*{flag}"):
+            import_examples.main([*words, flag, "-1"])
+
+
 def world_frame(settings: dict[str, Any]) -> pd.DataFrame:
     """Four pairs of a small world; the temperature changes the human answers only."""
     cold = settings["temperature"] < 1

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 from w2s import plotting
+from w2s.results import POLICIES
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DRAW = """
@@ -70,13 +71,34 @@ def test_png_has_200_dpi_and_carries_its_caption(drawn):
         assert "Software" not in image.info
 
 
-def test_sources_differ_in_grey_and_in_hatch():
+def test_every_policy_has_a_look_of_its_own():
+    assert set(plotting.LOOKS) == set(POLICIES)
     looks = list(plotting.LOOKS.values())
-    assert len({look.hatch for look in looks}) == len({look.marker for look in looks}) == len(looks)
-    greys = sorted(luminance(look.colour) for look in looks)
-    assert all(upper - lower > 0.06 for lower, upper in zip(greys, greys[1:], strict=False))
-    hues = [colorsys.rgb_to_hsv(*to_rgb(look.colour))[0] for look in looks]
-    assert len({round(hue, 1) for hue in hues}) == len(looks)
+    for part in ("colour", "hatch", "marker"):
+        assert len({getattr(look, part) for look in looks}) == len(looks), part
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        ("human", "weak", "gold"),
+        ("human", "weak", "prompted"),
+        ("human", "weak", "reward"),
+        ("human", "weak", "match", "mismatch"),
+        ("human", "weak", "random", "kept", "flipped"),
+        ("human", "weak", "confident", "ensemble", "everything"),
+    ],
+)
+def test_sources_of_one_figure_differ_in_grey(together):
+    greys = sorted(luminance(plotting.LOOKS[policy].colour) for policy in together)
+    assert all(upper - lower > 0.04 for lower, upper in zip(greys, greys[1:], strict=False))
+
+
+def test_the_three_main_sources_differ_in_hue():
+    hues = [
+        colorsys.rgb_to_hsv(*to_rgb(plotting.LOOKS[policy].colour))[0] for policy in ("human", "weak", "gold")
+    ]
+    assert len({round(hue, 1) for hue in hues}) == 3
 
 
 def test_each_source_has_a_look_of_its_own():

@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_report import make_report, write_report
-from synthetic_tables import make_filtered, make_tables
+import write_examples
+from synthetic_report import PUBLISHED, make_report, write_report
+from synthetic_tables import examples_table, make_filtered, make_label_tables, make_tables
 from w2s.errors import ArtifactError, DataError
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "col"}
@@ -125,7 +126,7 @@ def test_downloads_hold_the_files(page, folder):
     for path in (*folder.glob("figures/*.csv"), *folder.glob("figures/*.pdf")):
         assert base64.b64decode(links[path.name].partition("base64,")[2]) == path.read_bytes()
     rewards = base64.b64decode(links["demo_rewards.csv"].partition("base64,")[2]).decode()
-    assert rewards.startswith("experiment,data,share,student,arm")
+    assert rewards.startswith("experiment,data,share,student,recipe")
 
 
 def test_the_same_inputs_give_the_same_page_and_no_path_of_this_machine(folder, page):
@@ -178,3 +179,25 @@ def test_a_parent_that_was_cleaned_away_is_said(tmp_path):
 def test_missing_tables_are_named(tmp_path):
     with pytest.raises(ArtifactError, match="not there"):
         write_report(tmp_path / "report.html", [tmp_path / "tables" / "manifest.json"])
+
+
+def test_written_tables_stand_in_the_page_with_their_files(tmp_path):
+    tables = make_label_tables(tmp_path, "a_table_3", {"examples.csv": examples_table()})
+    outputs = [tmp_path / f"a_table_3.{suffix}" for suffix in ("md", "html", "csv")]
+    flags = [word for path in outputs for word in (f"--{path.suffix[1:]}", str(path))]
+    write_examples.main(["--tables", str(tables), "--published", str(PUBLISHED), *flags])
+    page = Page(write_report(tmp_path / "report.html", [tables], [outputs[1]]))
+    assert "About single pairs; no student was trained for it." in page.text
+    assert "Rewards of all arms" not in page.text
+    assert "<b>bold</b> | a pipe" in page.text and "<b>" not in page.source
+    names = {link["download"] for link in page.all("a") if "download" in link}
+    assert {"a_table_3.csv", "a_table_3.md", "a_table_3_labels.csv"} <= names
+    targets = {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")}
+    assert targets <= {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+
+
+def test_html_that_no_script_of_ours_wrote_is_refused(tmp_path):
+    foreign = tmp_path / "foreign.html"
+    foreign.write_text("<script>alert(1)</script>", encoding="utf-8")
+    with pytest.raises(DataError, match="not a fragment"):
+        write_report(tmp_path / "report.html", [make_tables(tmp_path)], [foreign])

@@ -155,6 +155,16 @@ def test_loss_on_all_and_dropout_change_the_result(inputs: Inputs, tmp_path: Pat
     assert len({round(loss, 4) for loss in losses.values()}) == 3
 
 
+def test_a_subset_of_labels_trains_on_what_it_labels(inputs: Inputs, tmp_path: Path) -> None:
+    from w2s.artifact import load
+
+    labels = training_inputs.subset(inputs, tmp_path / "labels", 16)
+    whole = load(run(inputs, tmp_path / "whole" / "manifest.json")).facts
+    facts = load(run(inputs, tmp_path / "model" / "manifest.json", "--labels", labels)).facts
+    assert (whole["rows"], facts["rows"], facts["steps"]) == (32, 16, 2)
+    assert facts["tokens_per_epoch"] < whole["tokens_per_epoch"]
+
+
 def test_a_sequence_beyond_the_positions_is_named(
     inputs: Inputs, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -19,12 +19,15 @@ WITH_MODELS = {
     "import_model",
     "import_tokenizer",
     "pretrain_model",
+    "reward_responses",
     "score_gold",
     "score_responses",
+    "score_similarity",
     "train_reward_model",
     "train_student_dpo",
     "train_student_sft",
     "train_teacher_dpo",
+    "train_teacher_reward",
     "train_teacher_sft",
 }
 ALL = sorted(path.stem for path in SCRIPTS.glob("*.py"))

@@ -27,6 +27,8 @@ REWARD_COLUMNS = [
     "data",
     "share",
     "student",
+    "recipe",
+    "beta",
     "arm",
     "feedback",
     "step",
@@ -35,8 +37,8 @@ REWARD_COLUMNS = [
     "prompts",
 ]
 REWARD_COLUMNS += ["mean", "low", "high", "malformed", "truncated", "tokens"]
-DIFFERENCE_COLUMNS = ["experiment", "data", "share", "student", "arm", "baseline", "gold", "seeds", "prompts"]
-DIFFERENCE_COLUMNS += ["difference", "low", "high", "seed_differences"]
+DIFFERENCE_COLUMNS = ["experiment", "data", "share", "student", "recipe", "beta", "arm", "baseline", "gold"]
+DIFFERENCE_COLUMNS += ["seeds", "prompts", "difference", "low", "high", "seed_differences"]
 LABEL_COLUMNS = [
     "experiment",
     "data",
@@ -153,6 +155,7 @@ class Results:
         return {
             path: pd.read_csv(artifact.path(path), keep_default_na=True)
             for path in artifact.manifest["files"]
+            if path.endswith(".csv")
         }
 
 
@@ -272,6 +275,29 @@ def test_other_golds_and_teachers(results: Results):
     assert found == [["s", "teacher", "untuned", "rm"], ["k", "human", "untuned", "rm"]]
 
 
+def test_a_teacher_is_not_compared_with_students_of_its_model(results: Results):
+    for run in ("models/s", "teachers/s/r/dpo", "students/s/human/r/dpo"):
+        results.judge(run, "rm", np.arange(10.0))
+    results.data("w", [0] * 40)
+    found = results.summarise(main_gold="rm")["differences.csv"][["arm", "baseline"]].values.tolist()
+    assert found == [["teacher", "untuned"], ["human", "untuned"]]
+
+
+def test_the_long_table_and_the_facts_that_count_it(grid: Results):
+    grid.summarise("--betas", '{"r": 0.2}')
+    artifact = load(grid.root / "tables" / "t" / "manifest.json")
+    table = pd.read_parquet(artifact.path("measurements.parquet"))
+    counts = {"agreement": 2 * 3 * (40 + 2 * 40), "reward": 2 * 3 * 5 * 2 * 40, "tokens": 2 * 3 * 5 * 40}
+    assert table["metric"].value_counts().to_dict() == counts
+    assert artifact.facts["measurements"] == counts
+    assert artifact.facts["seeds"] == [1, 2, 3]
+    row = table[(table["arm"] == "weak") & (table["metric"] == "reward")].iloc[0]
+    assert (row["beta"], row["recipe"], row["step"], row["experiment"]) == (0.2, "r", "dpo", "demo")
+    assert not [
+        name for name in artifact.manifest["files"] if name.startswith(("responses", "votes", "similarity"))
+    ]
+
+
 def test_missing_pairs_stop_the_run(results: Results):
     results.judge("students/k/human/r/dpo", "rm", np.arange(10.0))
     results.judge("students/k/weak/r/dpo", "rm", np.arange(9.0))
@@ -292,8 +318,30 @@ def test_missing_seeds_stop_the_run(results: Results):
 
 
 def test_two_recipes_are_not_mixed(results: Results):
-    for recipe in ("a", "b"):
-        results.judge(f"students/k/weak/{recipe}/dpo", "rm", np.arange(10.0))
+    """Each is a row of its own, against its own human arm and the one un-tuned model."""
+    results.judge("models/k", "rm", np.arange(10.0))
+    for recipe, gain in (("a", 1.0), ("b", 3.0)):
+        results.judge(f"students/k/human/{recipe}/dpo", "rm", np.arange(10.0) + gain)
+        results.judge(f"students/k/weak/{recipe}/dpo", "rm", np.arange(10.0) + gain * gain)
+    results.data("w", [0] * 40)
+    tables = results.summarise("--betas", '{"a": 0.1, "b": 0.5}', main_gold="rm")
+    rewards = tables["rewards.csv"]
+    assert rewards[["recipe", "arm", "mean"]].fillna("").values.tolist() == [
+        ["", "untuned", 4.5], ["a", "human", 5.5], ["a", "weak", 5.5], ["b", "human", 7.5], ["b", "weak", 13.5],
+    ]  # fmt: skip
+    assert rewards["beta"].tolist()[1:] == [0.1, 0.1, 0.5, 0.5] and np.isnan(rewards["beta"][0])
+    differences = tables["differences.csv"].set_index(["recipe", "arm", "baseline"])
+    assert differences["difference"].to_dict() == {
+        ("a", "human", "untuned"): 1.0, ("a", "weak", "human"): 0.0, ("a", "weak", "untuned"): 1.0,
+        ("b", "human", "untuned"): 3.0, ("b", "weak", "human"): 6.0, ("b", "weak", "untuned"): 9.0,
+    }  # fmt: skip
+    assert differences["beta"].tolist() == [0.1] * 3 + [0.5] * 3
+
+
+def test_the_same_arm_twice_is_refused(results: Results):
+    manifest = results.judge("students/k/weak/a/dpo", "rm", np.arange(10.0))
+    results.rewards.append(manifest)
+    results.data("w", [0] * 40)
     with pytest.raises(JoinError, match="two sets of rewards for arm 'weak'"):
         results.summarise(main_gold="rm")
 

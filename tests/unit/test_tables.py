@@ -13,7 +13,9 @@ from w2s.tables import (
     LABEL_COLUMNS,
     check_same_ids,
     join_labels,
+    read_dropped,
     read_examples,
+    read_labelled,
     read_labels,
     read_parquet,
     read_part,
@@ -149,8 +151,69 @@ def test_a_part_is_sorted_and_complete(tmp_path: Path) -> None:
     split = as_artifact(tmp_path / "s", assignment=assignment)
     assert read_part(all_examples, split, "labelled")["id"].tolist() == ["b", "d"]
     assert read_part(all_examples, split, "test")["prompt"].tolist() == ["prompt a"]
-    with pytest.raises(DataError, match="(?s)'train'.*labelled, unlabelled, test"):
-        read_part(all_examples, split, "train")
+    assert read_part(all_examples, split, "train")["id"].tolist() == ["b", "c", "d"]
+    with pytest.raises(DataError, match="(?s)'dev'.*labelled, unlabelled, train, test"):
+        read_part(all_examples, split, "dev")
+
+
+class Labelled:
+    """Five examples, of which a label file labels some and leaves out others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.examples = as_artifact(folder / "a", examples=examples(*"dbace"))
+        parts = ["unlabelled", "unlabelled", "unlabelled", "labelled", "test"]
+        assignment = pd.DataFrame({"id": list("abcde"), "part": parts})
+        self.split = as_artifact(folder / "s", assignment=assignment)
+
+    def read(self, kept: str, dropped: str, part: str = "unlabelled") -> tuple[pd.DataFrame, pd.Series]:
+        reasons = pd.DataFrame({"id": list(dropped), "reason": "why"}, dtype=str)
+        manifest = as_artifact(self.folder / f"{kept}-{dropped}", labels=labels(*kept), dropped=reasons)
+        return read_labelled(self.examples, self.split, part, manifest)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Labelled:
+    return Labelled(tmp_path)
+
+
+def test_a_label_file_may_leave_examples_out(labelled: Labelled) -> None:
+    kept, part = labelled.read("ca", "b")
+    assert kept["id"].tolist() == ["a", "c"]
+    assert kept["label"].tolist() == [1, 0]
+    assert kept["prompt"].tolist() == ["prompt a", "prompt c"]
+    assert part.tolist() == ["a", "b", "c"]
+    everything, part = labelled.read("dbca", "", part="train")
+    assert everything["id"].tolist() == part.tolist() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "dropped", "message"),
+    [
+        ("ab", "", "1 ids of part unlabelled are missing in the labels .*: c"),
+        ("a", "b", "1 ids of part unlabelled are missing in the labels .*: c"),
+        ("abcd", "", "1 ids of the labels .* are not in part unlabelled: d"),
+        ("abc", "e", "1 ids of the labels .* are not in part unlabelled: e"),
+        ("aabc", "", "1 duplicate ids: a"),
+        ("ab", "cc", "1 duplicate ids: c"),
+        ("abc", "b", "an example is both labelled and left out"),
+    ],
+)
+def test_labels_that_are_not_of_the_part_are_refused(
+    labelled: Labelled, kept: str, dropped: str, message: str
+) -> None:
+    with pytest.raises(JoinError, match=message):
+        labelled.read(kept, dropped)
+
+
+def test_a_label_file_says_what_it_leaves_out(labelled: Labelled) -> None:
+    only = as_artifact(labelled.folder / "only", labels=labels("a", "b", "c"))
+    with pytest.raises(ArtifactError, match="no file 'dropped.parquet'"):
+        read_labelled(labelled.examples, labelled.split, "unlabelled", only)
+    reasons = pd.DataFrame({"id": ["c"]})
+    nameless = as_artifact(labelled.folder / "n", labels=labels("a", "b"), dropped=reasons)
+    with pytest.raises(DataError, match=r"(?s)column reason missing.*dropped\.parquet"):
+        read_dropped(nameless)
 
 
 def test_a_split_of_other_examples_is_refused(tmp_path: Path) -> None:

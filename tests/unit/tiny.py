@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +37,15 @@ def as_artifact(folder: Path, fill: Callable[[Path], object], **facts: object) -
         fill(artifact.folder)
         artifact.record(**facts)
     return folder / "manifest.json"
+
+
+def write_label_file(folder: Path, labels: pd.DataFrame, dropped: Mapping[str, str] | None = None) -> None:
+    """A label file as ``label_examples`` writes it; ``dropped``: id -> reason."""
+    from w2s.tables import DROPPED_COLUMNS, write_parquet
+
+    rows = sorted((dropped or {}).items())
+    write_parquet(labels, folder / "labels.parquet")
+    write_parquet(pd.DataFrame(rows, columns=DROPPED_COLUMNS, dtype=str), folder / "dropped.parquet")
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int = 320) -> object:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from conftest import as_artifact
+from tiny import as_artifact, write_label_file
 
 WORDS = [
     "cats",
@@ -71,14 +71,23 @@ def make(
 
 def write_labels(examples: Path, split: Path, target: Path) -> None:
     """Labels of the unlabelled part: response 0 and 1 in turn."""
-    from w2s.tables import read_part, write_parquet
+    from w2s.tables import read_part
 
     ids = read_part(examples, split, "unlabelled")["id"]
     labels = pd.DataFrame({"id": ids, "label": pd.Series(range(len(ids)), ids.index).mod(2).astype("int8")})
     labels["margin"] = labels["label"] - 0.5
     labels["probability"] = labels["label"].astype(float)
     labels["source"] = "test"
-    write_parquet(labels, target / "labels.parquet")
+    write_label_file(target, labels)
+
+
+def subset(inputs: Inputs, folder: Path, number: int) -> Path:
+    """The inputs' labels of the first ``number`` examples by id; the others are left out."""
+    from w2s.tables import read_labels
+
+    labels = read_labels(inputs.labels)
+    left_out = dict.fromkeys(labels["id"][number:], "left_out")
+    return as_artifact(folder, lambda target: write_label_file(target, labels[:number], left_out))
 
 
 def score(folder: Path, model: Path, examples: Path, split: Path) -> Path:

@@ -19,9 +19,11 @@ from typing import Any
 
 from w2s import cli
 from w2s.artifact import Artifact, Draft, load
+from w2s.tables import ASSIGNED
 
-# The paper's judge has no known revision; a run needs one, and no GPU for stand-ins.
+# Figure 2a, whose stages have stand-ins. The paper's judge has no known revision; a run needs one, and no GPU here.
 FAKE_RUN = """
+run: [a_figure_2a]
 runtime: {needs_gpu: false, threads: 1}
 sources: {gold-mistral-7b: {revision: "0000000000000000000000000000000000000000"}}
 """
@@ -154,7 +156,8 @@ def training(args: argparse.Namespace, artifact: Draft) -> None:
 
 def examples_of(args: argparse.Namespace, part: str) -> Iterator[dict[str, Any]]:
     """Examples of one part of a split, sorted by id."""
-    ids = {row["id"] for row in read(args.split, "assignment.parquet") if row["part"] == part}
+    parts = ASSIGNED.get(part, (part,))
+    ids = {row["id"] for row in read(args.split, "assignment.parquet") if row["part"] in parts}
     rows = read(args.examples, "examples.parquet")
     return (row for row in sorted(rows, key=lambda row: row["id"]) if row["id"] in ids)
 

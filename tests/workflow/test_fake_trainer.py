@@ -135,7 +135,7 @@ def test_specs_are_recorded_as_numbers(results: Path) -> None:
         16,
         "unlabelled",
     )
-    teacher = load(results / f"teachers/{CELL}/opt-125m/paper-hh/dpo/manifest.json").spec
+    teacher = load(results / f"teachers/{CELL}/opt-125m/paper-hh-teacher/dpo/manifest.json").spec
     assert (teacher["lora_rank"], teacher["part"], teacher["seed"]) == (8, "labelled", 22)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # One worker of pytest-xdist for all tests on the finished run, which is made once.
 
-TABLES = {"summarise", "plot_figure_2a", "report"}
+TABLES = {"summarise", "plot_bars", "score_claims", "report"}
 JUDGED = {"generate", "score_gold"} | TABLES
 STUDENTS = {"train_student_sft", "train_student_dpo", "score_responses"} | JUDGED
 LABELS = {"label_examples"} | STUDENTS
@@ -85,7 +85,8 @@ def reformat_everything(folder: Path) -> None:
 def comment_everything(folder: Path) -> None:
     """A comment in every script, every rule file and every configuration file."""
     for path in sources(folder):
-        if path.suffix in (".py", ".smk", ".yaml") or path.name == "Snakefile":
+        is_source = path.suffix in (".py", ".smk", ".yaml") and path.parent.name != "published"
+        if is_source or path.name == "Snakefile":
             path.write_text(path.read_text() + "\n# a comment\n")
 
 
@@ -129,10 +130,15 @@ EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a module that only training scripts with reward models import": (meaning("pretrain_model"), set()),
     # sources
     "statistics": (meaning("w2s/statistics"), TABLES),
-    "plotting": (meaning("w2s/plotting"), {"plot_figure_2a", "plot_drops", "report"}),
+    "plotting": (meaning("w2s/plotting"), {"plot_bars", "plot_drops", "report"}),
     "the report": (meaning("report"), {"report"}),
     "the page's template": (append("report/template.html", "<!-- changed -->\n"), {"report"}),
-    "published values": (append("published/values.csv", "\n"), {"plot_figure_2a", "report"}),
+    "published values": (append("published/values.csv", "\n"), {"plot_bars", "score_claims", "report"}),
+    "a claim's wording": (
+        replace("published/claims-a.yaml", "at least the gold reward", "no less reward"),
+        {"score_claims"},
+    ),
+    "the scorecard's page": (append("report/scorecard.html", "<!-- changed -->\n"), {"score_claims"}),
     "gold scoring": (meaning("w2s/rewards"), {"score_gold"} | TABLES),
     "generation": (meaning("w2s/generation"), JUDGED),
     "feedback": (meaning("w2s/feedback"), LABELS | {"train_teacher_sft", "train_teacher_dpo"}),
@@ -144,9 +150,13 @@ EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "bootstrap draws": (setting("evaluations: {paper-hh: {bootstrap: 999}}"), TABLES),
     "temperature": (setting("evaluations: {paper-hh: {temperature: 0.8}}"), JUDGED),
     "beta of the feedback": (setting("feedback: {weak-opt-125m: {beta: 0.5}}"), LABELS),
-    "learning rate and beta of DPO exchanged": (
-        setting("recipes: {paper-hh: {dpo: {learning_rate: 0.1, beta: 5.0e-5}}}"),
+    "learning rate and beta of the teacher's DPO exchanged": (
+        setting("recipes: {paper-hh-teacher: {dpo: {learning_rate: 0.1, beta: 5.0e-5}}}"),
         {"train_teacher_dpo"} | LABELS,
+    ),
+    "learning rate and beta of the students' DPO exchanged": (
+        setting("recipes: {paper-hh: {dpo: {learning_rate: 0.1, beta: 5.0e-5}}}"),
+        {"train_student_dpo"} | JUDGED,
     ),
     "DPO settings written out that are the defaults": (
         setting("recipes: {paper-hh: {dpo: {label_smoothing: 0, soft_labels: false, loss_type: sigmoid}}}"),

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 # No plan needs Apptainer; the profile names it, and Snakemake would ask for its version.
 NO_CONTAINERS = ("--software-deployment-method", "env-modules")
-PINNED = 'sources: {gold-mistral-7b: {revision: "0000000000000000000000000000000000000000"}}'
+PINNED = """
+run: [a_figure_2a]
+sources: {gold-mistral-7b: {revision: "0000000000000000000000000000000000000000"}}
+"""
 
 
 @pytest.fixture(scope="module")
