@@ -103,7 +103,7 @@ BENCH_ROWS := $(if $(DATA),--rows $(abspath $(DATA)) --tokenizer $(abspath $(or 
 .PHONY: bench
 bench: $(VENV)/installed ## ours beside the libraries', half an hour on two quiet cores, then the table: make bench [DATA=<folder with the HH files>]
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name $(BENCH_ROWS) || exit 1; done
-	$(BIN)/python benchmarks/growth.py --pairs 20
+	$(BIN)/python benchmarks/growth.py --pairs 100
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/gpu.py $(BENCH_ROWS)
 	@echo "(the demo beside itself at another commit: benchmarks/demo.py)"; $(BIN)/python benchmarks/table.py
