@@ -101,7 +101,7 @@ BENCHMARKS := "scoring.py --pairs 24 --batch-tokens 512" "scoring.py --pairs 24 
   dpo.py sft.py "gold.py --texts 24 --batch-tokens 512" "generation.py --prompts 32 --new-tokens 24"
 BENCH_ROWS := $(if $(DATA),--rows $(abspath $(DATA)) --tokenizer $(abspath $(or $(TOKENIZER),$(DATA)/../opt-tokenizer)))
 .PHONY: bench
-bench: $(VENV)/installed ## ours beside the libraries', half an hour on two quiet cores, then the table: make bench [DATA=<folder with the HH files>]
+bench: $(VENV)/installed ## ours beside the libraries', then the table; the better part of an hour on two cores: make bench [DATA=<folder with the HH files>]
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name $(BENCH_ROWS) || exit 1; done
 	$(BIN)/python benchmarks/growth.py --pairs 100
 	$(BIN)/python benchmarks/startup.py

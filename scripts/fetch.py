@@ -1,4 +1,4 @@
-"""Fetch a data set or a model: the only stage that touches the network.
+"""Fetch a data set or a model: the only stage that touches the network, but for those that ask a judge.
 
 From the Hugging Face hub at a pinned revision (40 hex digits: a branch or tag can move), or from a local
 folder. Nothing is taken along but the files declared by ``--files``, each as ``path=sha256``:

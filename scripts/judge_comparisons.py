@@ -60,19 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = judge_stage.draw(pairs, args.prompts, args.seed)
 
     from w2s import judge_prompts
-    from w2s.judge_client import Question
 
     template = judge_prompts.find(args.template)
-    questions = [
-        Question(
-            f"id {name}, order {order}",
-            judge_prompts.fill(template, prompt, *judge_stage.both_orders(left, right, order)),
-        )
-        for name, prompt, left, right in zip(
-            *(chosen[key] for key in ("id", "prompt", "response_left", "response_right")), strict=True
-        )
-        for order in judge_stage.ORDERS
-    ]
+    questions = judge_stage.in_both_orders(template, chosen, "response_left", "response_right")
     parents = {"left": args.left, "right": args.right}
     with (
         Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact,

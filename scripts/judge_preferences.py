@@ -47,19 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(f"part {args.part!r} is empty: nothing to label", where=args.split)
 
     from w2s import judge_prompts
-    from w2s.judge_client import Question
 
     template = judge_prompts.find(args.template)
-    questions = [
-        Question(
-            f"id {name}, order {order}",
-            judge_prompts.fill(template, prompt, *judge_stage.both_orders(first, second, order)),
-        )
-        for name, prompt, first, second in zip(
-            *(pairs[key] for key in ("id", "prompt", "response_0", "response_1")), strict=True
-        )
-        for order in judge_stage.ORDERS
-    ]
+    questions = judge_stage.in_both_orders(template, pairs, "response_0", "response_1")
     parents = {"examples": args.examples, "split": args.split}
     with (
         Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s import cli
 from w2s.errors import DataError
-from w2s.published import of_metric, published_item
+from w2s.published import drawn, of_metric, published_item
 from w2s.results import (
     arm_label,
     counts,
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         figure, note = draw(published, run)
         plotting.save_all(
             figure,
-            drawn_table(published, run),
+            drawn(published, run, DRAWN),
             pdf=args.pdf,
             png=args.png,
             csv=args.csv,
@@ -248,14 +248,6 @@ def caption(published: pd.DataFrame, run: pd.DataFrame) -> str:
     if len(malformed):
         parts.append(f" Replies not in the form asked for: at most {100 * malformed.max():.1f} % per bar.")
     return "".join(parts)
-
-
-def drawn_table(published: pd.DataFrame, run: pd.DataFrame) -> pd.DataFrame:
-    """All that is drawn, one row per bar."""
-    import pandas as pd
-
-    whole = pd.concat([published, run], ignore_index=True) if len(published) else run
-    return whole.reindex(columns=list(DRAWN)).astype({"seeds": "Int64", "prompts": "Int64"})
 
 
 if __name__ == "__main__":

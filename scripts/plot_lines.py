@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s import cli
 from w2s.errors import DataError
-from w2s.published import arms_of_rewards, published_item
+from w2s.published import arms_of_rewards, drawn, published_item
 from w2s.results import (
     UNTUNED,
     arm_order,
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         figure, note = draw(published, run)
         plotting.save_all(
             figure,
-            drawn_table(published, run),
+            drawn(published, run, DRAWN),
             pdf=args.pdf,
             png=args.png,
             csv=args.csv,
@@ -275,14 +275,6 @@ def caption(published: pd.DataFrame, run: pd.DataFrame) -> str:
     if len(published):
         parts.append(" Each panel has its own axis of rewards: compare the course of the lines.")
     return "".join(parts)
-
-
-def drawn_table(published: pd.DataFrame, run: pd.DataFrame) -> pd.DataFrame:
-    """All that is drawn, one row per mark."""
-    import pandas as pd
-
-    whole = pd.concat([published, run], ignore_index=True) if len(published) else run
-    return whole.reindex(columns=list(DRAWN)).astype({"seeds": "Int64", "prompts": "Int64"})
 
 
 if __name__ == "__main__":

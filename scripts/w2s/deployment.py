@@ -54,7 +54,7 @@ def shell_prefix(base: Path, launcher: str, images: Iterable[Image] | None) -> s
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
     return (
         f"set -euo pipefail; export {exports}; "
-        # Only `fetch` may use the network: for all others the hubs are switched off.
+        # Only `fetch` may ask the hubs: for all others they are switched off.
         f'python() {{ if [ "$1" = scripts/fetch.py ]; then command {plain} {root}/"$1" "${{@:2}}";'
         f' else HF_HUB_OFFLINE=1 command {quick} {root}/"$1" "${{@:2}}"; fi; }}; '
         f"launch() {{ local gpus=$2 layout=$3; export OMP_NUM_THREADS=$1; shift 3; {locally}"

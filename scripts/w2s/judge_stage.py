@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from w2s.artifact import Draft
-    from w2s.judge_client import Answer, Judge
+    from w2s.judge_client import Answer, Judge, Question
+    from w2s.judge_prompts import Template
 
 logger = logging.getLogger(__name__)
 # In which answers are shown: as they are, and swapped.
@@ -188,6 +189,27 @@ def draw(rows: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
         raise DataError("there is nothing to judge: the tables are empty")
     places = np.random.default_rng(seed).permutation(len(rows))[:number]
     return rows.iloc[np.sort(places)].reset_index(drop=True)
+
+
+def in_both_orders(template: Template, pairs: pd.DataFrame, first: str, second: str) -> list[Question]:
+    """Each pair twice, its two answers in either order, pair by pair.
+
+    Args:
+        template: the wording.
+        pairs: id, prompt and the columns ``first`` and ``second`` with the answers.
+    """
+    from w2s.judge_client import Question
+
+    return [
+        Question(
+            f"id {name}, order {order}",
+            judge_prompts.fill(template, prompt, *both_orders(one, other, order)),
+        )
+        for name, prompt, one, other in zip(
+            *(pairs[key] for key in ("id", "prompt", first, second)), strict=True
+        )
+        for order in ORDERS
+    ]
 
 
 def both_orders(first: Any, second: Any, order: int) -> tuple[Any, Any]:

@@ -115,6 +115,14 @@ def _feedback(arm: str, teacher: str, method: str) -> str:
     return policy if not teacher or policy in WITHOUT_TEACHER else f"{policy}-{teacher}"
 
 
+def drawn(printed: pd.DataFrame, run: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """All that a figure of two panels draws, one row per mark: the paper's, then ours; counts as whole numbers."""
+    import pandas as pd
+
+    whole = pd.concat([printed, run], ignore_index=True) if len(printed) else run
+    return whole.reindex(columns=list(columns)).astype({"seeds": "Int64", "prompts": "Int64"})
+
+
 def pair(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
     """Pair names of ours with the paper's: equal ones, then the rest by rank.
 
