@@ -17,8 +17,9 @@ from w2s.deployment import enter_containers, shell_prefix
 from w2s.errors import W2SError
 from w2s.fingerprint import fingerprint
 from w2s.images import check_image, read_images
-from w2s.plan import Plan, alternatives, cell_path, flags, has_gpu
+from w2s.plan import Plan
 from w2s.slurm import leave_marks_to_the_controller, refuse_beside_orphans
+from w2s.words import alternatives, cell_path, flags, has_gpu
 
 # The files in the order of the merge: Snakemake lists those of the command line, which win, first.
 OVERLAYS = list(workflow.overwrite_configfiles)

@@ -29,9 +29,9 @@ from typing import Any, Literal
 from w2s import attempts
 from w2s.errors import ConfigError
 from w2s.feedback import POLICIES
-from w2s.plan import base_model
 from w2s.schema import Config, JobResources, Pretrain, Step
 from w2s.tables import ASSIGNED
+from w2s.words import base_model
 
 Kind = Literal["train", "score", "generate"]
 Trained = Literal["all", "lora", "none"]

@@ -16,9 +16,10 @@ from w2s import dpo, training
 from w2s.cli import StageParser
 from w2s.config import all_feedback, golds_of, load_config
 from w2s.feedback import POLICIES
-from w2s.plan import DRAWN, WRITTEN, GridCell, Plan, alternatives, base_model, cell_path, flags, fraction
+from w2s.plan import DRAWN, WRITTEN, Plan
 from w2s.schema import Loss, Recipe, Step
 from w2s.tables import PARTS
+from w2s.words import GridCell, alternatives, base_model, cell_path, flags, fraction
 
 STEPS: tuple[Step, ...] = ("sft", "dpo", "reward")
 HALF = GridCell("hh-helpful", "1-of-2", "1")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from w2s.plan import has_gpu
+from w2s.words import has_gpu
 
 if TYPE_CHECKING:
     from conftest import Workflow
