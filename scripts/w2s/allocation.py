@@ -29,7 +29,8 @@ from typing import Any, Literal
 from w2s import attempts
 from w2s.errors import ConfigError
 from w2s.feedback import POLICIES
-from w2s.schema import Config, JobResources, Pretrain, Step
+from w2s.schema import Config, JobResources, Pretrain
+from w2s.sections import Step
 from w2s.tables import ASSIGNED
 from w2s.words import base_model
 

@@ -19,7 +19,9 @@ from pydantic import ValidationError
 
 from w2s.errors import ConfigError, W2SError
 from w2s.feedback import POLICIES, Policy, check_options, find_policy
-from w2s.schema import COMMIT, DPO, NAME, SHA256, SHARE, Config, Experiment, Feedback, Recipe
+from w2s.schema import Config, Experiment, Feedback
+from w2s.schema_recipes import DPO, Recipe
+from w2s.sections import COMMIT, NAME, SHA256, SHARE
 
 # Which keys hold the name of an entry of which section: (section, key path) -> section referred to.
 REFERENCES: tuple[tuple[str, str, str], ...] = (

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from w2s.config import expand_origin
 from w2s.feedback import POLICIES
-from w2s.schema import Config, Model, Step
+from w2s.schema import Config, Model
+from w2s.sections import Step
 from w2s.words import MANIFEST, Cell, cell_path
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from w2s.config import all_feedback, golds_of
 from w2s.feedback import POLICIES
-from w2s.schema import Step
+from w2s.sections import Step
 from w2s.specs import Specs
 from w2s.words import GridCell, cell_path, flags
 

@@ -6,93 +6,28 @@ such as names that nothing declares, stand in config.py.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from fractions import Fraction as FractionOf
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-    field_validator,
-    model_validator,
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from w2s.schema_recipes import Recipe
+from w2s.sections import (
+    COMMIT,
+    SHA256,
+    SHARE,
+    Count,
+    Name,
+    NonNegative,
+    Number,
+    Positive,
+    Precision,
+    Section,
+    Share,
+    Site,
+    Whole,
+    exactly_one,
+    none,
 )
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-COMMIT = r"^[0-9a-f]{40}$"
-SHA256 = r"^[0-9a-f]{64}$"
-SHARE = r"^\d+/\d+$"
-
-
-def _number(value: object) -> object:
-    """YAML reads ``5e-7`` (without a dot) as text: take it for the number that was meant."""
-    if isinstance(value, bool):
-        raise ValueError("a number is expected, not true or false")  # noqa: TRY004 - what pydantic expects
-    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
-        return float(value)
-    return value
-
-
-def _whole(value: object) -> object:
-    value = _number(value)
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError("a whole number is expected")
-        return int(value)
-    return value
-
-
-def _none(value: object) -> object:
-    """A profile's `config:` reaches us as text, null as "None"."""
-    return None if value in ("None", "null", "") else value
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
-Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-Name = Annotated[str, Field(pattern=NAME)]
-Precision = Literal["float32", "bfloat16", "float16"]
-Step = Literal["sft", "dpo", "reward"]
-# Those of scripts/w2s/dpo.py, which must not import this file: each edit here would rerun its trainings.
-Loss = Literal[
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "robust",
-    "sigmoid_norm",
-    "apo_zero",
-    "apo_down",
-    "nca_pair",
-    "sppo_hard",
-]
-Site = Annotated[str | None, BeforeValidator(_none)]
-
-
-def _exactly_one(section: BaseModel, *keys: str) -> None:
-    given = [key for key in keys if getattr(section, key) is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"exactly one of the keys {', '.join(keys)} is needed, got {', '.join(given) or 'none'}"
-        )
-
-
-class Section(BaseModel):
-    """A mapping with known keys only."""
-
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_mapping(cls, value: object) -> object:
-        if not isinstance(value, Mapping | cls):
-            raise ValueError(f"a mapping of keys is expected, not {value!r}")  # noqa: TRY004
-        return value
 
 
 class Runtime(Section):
@@ -143,7 +78,7 @@ class GpuNodes(Section):
 
     partition: Site = None
     constraint: Site = None
-    model: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")] | None, BeforeValidator(_none)] = (
+    model: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")] | None, BeforeValidator(none)] = (
         Field(
             None, description="GPU type, on sites with several (`scontrol show node` lists them under Gres)"
         )
@@ -215,7 +150,7 @@ class Tokenizer(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Tokenizer:
-        _exactly_one(self, "source", "corpus")
+        exactly_one(self, "source", "corpus")
         return self
 
 
@@ -237,7 +172,7 @@ class Corpus(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Corpus:
-        _exactly_one(self, "world", "data")
+        exactly_one(self, "world", "data")
         if self.world and not self.texts:
             raise ValueError("texts must be at least 1 for a corpus from a world")
         return self
@@ -255,7 +190,7 @@ class DataFile(Section):
 class Resplit(Section):
     """Pool all files and draw a new test split."""
 
-    test_share: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
+    test_share: Annotated[Positive, Field(lt=1)]
     seed: Whole
 
 
@@ -268,7 +203,7 @@ class Data(Section):
         None, description="pool the files and re-split; null keeps the given splits"
     )
     world: Name | None = None
-    temperature: Annotated[float, BeforeValidator(_number), Field(ge=0)] | None = Field(
+    temperature: NonNegative | None = Field(
         None,
         description="noise of a world's human labels: P(prefer a) = sigmoid(reward gap / temperature); 0 = no noise",
     )
@@ -348,7 +283,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
-        _exactly_one(self, "source", "pretrain", "reward")
+        exactly_one(self, "source", "pretrain", "reward")
         if self.source and (self.positions is None or self.parameters is None):
             raise ValueError("a fetched model needs the keys positions and parameters")
         return self
@@ -366,115 +301,8 @@ class Gold(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Gold:
-        _exactly_one(self, "model", "world")
+        exactly_one(self, "model", "world")
         return self
-
-
-class Training(Section):
-    """Hyper-parameters of one training step (paper A, Tables 7 and 8)."""
-
-    learning_rate: Positive
-    epochs: Positive = 1
-    batch_size: Count = Field(
-        description="global batch: examples (SFT) or pairs (DPO) per optimiser step, on any number of GPUs"
-    )
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: Whole = 0
-    weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 0.0
-    lora_rank: Whole = Field(0, description="0 = full fine-tuning")
-    lora_alpha: Count = 32
-    lora_dropout: Fraction = 0.1
-    dropout: Fraction = Field(0.0, description="dropout of the network itself")
-
-
-class SFT(Training):
-    """Supervised fine-tuning on preferred responses."""
-
-    loss_on: Literal["completion", "all"] = Field(
-        "completion", description="tokens in the loss: the response's, or the prompt's too"
-    )
-
-
-class DPO(Training):
-    """Direct preference optimisation."""
-
-    beta: Positive
-    loss_type: Loss = Field("sigmoid", description="under TRL's names; sigmoid is DPO")
-    label_smoothing: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=0.5)] = Field(
-        0.0, description="share of wrong labels that loss_type robust expects"
-    )
-    soft_labels: bool = Field(
-        False,
-        description="the labels' probabilities count, not only which response is preferred; people's are certain",
-    )
-    confidence_weights: bool = Field(
-        False, description="weigh each pair by |2 p - 1|, p being the probability of its label"
-    )
-
-
-def _overrides(step: type[Training]) -> type[Section]:
-    """The settings of a step, each of them optional."""
-    fields: dict[str, Any] = {
-        name: (field.rebuild_annotation() | None, None) for name, field in step.model_fields.items()
-    }
-    return create_model(f"{step.__name__}Overrides", __base__=Section, **fields)
-
-
-class RewardStep(Training):
-    """A Bradley-Terry reward model on a language model, the other kind of teacher (paper A, Table 13)."""
-
-
-class PerModel(Section):
-    """Settings of a recipe that differ for one model."""
-
-    sft: _overrides(SFT) | None = None  # type: ignore[valid-type]
-    dpo: _overrides(DPO) | None = None  # type: ignore[valid-type]
-    reward: _overrides(RewardStep) | None = None  # type: ignore[valid-type]
-
-
-class Recipe(Section):
-    """How a teacher or a student is tuned: SFT and DPO, or, teachers only, as a reward model."""
-
-    sft: SFT | None = Field(None, description="the first step; or one of the next two keys")
-    sft_of: Name | None = Field(
-        None, description="recipe whose SFT this one continues: only DPO differs, SFT is trained once"
-    )
-    without_sft: bool = Field(False, description="DPO begins at the base model (paper A, Table 11)")
-    dpo: DPO | None = None
-    reward: RewardStep | None = Field(
-        None, description="in place of SFT and DPO, for feedback of policy reward"
-    )
-    same_steps_as: Annotated[str, Field(pattern=SHARE)] | None = Field(
-        None,
-        description="teachers only: at every labelled share as many steps as at this one, by more epochs (paper A, Figure 4b)",
-    )
-    per_model: dict[Name, PerModel] = Field(
-        {}, description="model -> step -> settings that differ for this model"
-    )
-
-    @model_validator(mode="after")
-    def _steps_fit(self) -> Recipe:
-        _exactly_one(self, "dpo", "reward")
-        begins = [bool(self.sft), bool(self.sft_of), self.without_sft]
-        if self.dpo and sum(begins) != 1:
-            raise ValueError("exactly one of the keys sft, sft_of, without_sft is needed beside dpo")
-        if self.reward and any(begins):
-            raise ValueError("a reward model begins at the base model: no sft, sft_of or without_sft")
-        return self
-
-    def longer(self, share: str) -> float:
-        """By how much the epochs are multiplied at a labelled share, written "1/4" or "1-of-4"."""
-        if self.same_steps_as is None:
-            return 1.0
-        return float(FractionOf(self.same_steps_as) / FractionOf(share.replace("-of-", "/")))
-
-    def step(self, model: str, step: Step) -> SFT | DPO | RewardStep:
-        """The settings of one of the recipe's own steps for a model, its own overrides applied."""
-        base = getattr(self, step)
-        overrides = getattr(self.per_model.get(model), step, None)
-        if overrides is None:
-            return base
-        return type(base).model_validate({**base.model_dump(), **overrides.model_dump(exclude_none=True)})
 
 
 class Judge(Section):
@@ -482,11 +310,11 @@ class Judge(Section):
 
     model: str | None = Field(None, description="the model's name at the endpoint")
     world: Name | None = Field(None, description="answers by a world's exact reward, without an endpoint")
-    noise: Annotated[float, BeforeValidator(_number), Field(ge=0)] = Field(
+    noise: NonNegative = Field(
         0.0, description="world only: standard deviation of the noise on each answer's reward"
     )
-    temperature: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 0.7
-    top_p: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)] = 1.0
+    temperature: NonNegative = 0.7
+    top_p: Share = 1.0
     max_tokens: Count = 512
     base_url_variable: str = Field(
         "OPENAI_BASE_URL", description="environment variable with the endpoint's address"
@@ -501,20 +329,16 @@ class Judge(Section):
         6, description="how often a request is sent at most, after faults of the endpoint"
     )
     again: Whole = Field(2, description="how often a reply that is not in the form is asked for again")
-    price_input: Annotated[float, BeforeValidator(_number), Field(ge=0)] = Field(
-        0.0, description="USD per million tokens"
-    )
-    price_output: Annotated[float, BeforeValidator(_number), Field(ge=0)] = Field(
-        0.0, description="USD per million tokens"
-    )
-    budget_usd: Annotated[float, BeforeValidator(_number), Field(ge=0)] | None = Field(
+    price_input: NonNegative = Field(0.0, description="USD per million tokens")
+    price_output: NonNegative = Field(0.0, description="USD per million tokens")
+    budget_usd: NonNegative | None = Field(
         None,
         description="hard cap of what all replies of this judge may cost, ever; a judge with prices needs one",
     )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Judge:
-        _exactly_one(self, "model", "world")
+        exactly_one(self, "model", "world")
         if (self.price_input or self.price_output) and self.budget_usd is None:
             raise ValueError("a judge with prices needs the key budget_usd")
         return self
@@ -541,7 +365,7 @@ class Evaluation(Section):
 
     prompts: Count = Field(description="test prompts, the first ones by id")
     temperature: Positive = 0.7
-    top_p: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)] = 1.0
+    top_p: Share = 1.0
     max_new_tokens: Count = 256
     stop: list[str] = ["\n\nHuman:"]
     golds: list[Name] = Field(min_length=1, description="judges; the first is the main one")

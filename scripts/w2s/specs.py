@@ -8,7 +8,8 @@ from typing import Any
 from w2s.config import golds_of
 from w2s.feedback import POLICIES
 from w2s.paths import Paths
-from w2s.schema import Experiment, Judge, Step
+from w2s.schema import Experiment, Judge
+from w2s.sections import Step
 from w2s.words import Cell, base_model, flags, fraction
 
 

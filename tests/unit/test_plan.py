@@ -17,7 +17,8 @@ from w2s.cli import StageParser
 from w2s.config import all_feedback, golds_of, load_config
 from w2s.feedback import POLICIES
 from w2s.plan import DRAWN, WRITTEN, Plan
-from w2s.schema import Loss, Recipe, Step
+from w2s.schema_recipes import Recipe
+from w2s.sections import Loss, Step
 from w2s.tables import PARTS
 from w2s.words import GridCell, alternatives, base_model, cell_path, flags, fraction
 
