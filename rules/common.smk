@@ -35,6 +35,8 @@ except W2SError as error:
 RUNTIME = CONFIG.runtime
 ROOT = PLAN.root
 CELL = "{data}/{share}/seed-{seed}"
+# The labels that a student of paper B learns from.
+STUDENT = "{task}/seed-{seed}/weak-{weak}/refiner-{refiner}/{refinement}"
 # Resources where no model runs: one core, minutes.
 LIGHT = site(CONFIG, 0) | {"mem_mb": 4000, "runtime": 30}
 
@@ -56,6 +58,16 @@ wildcard_constraints:
     template=r"[a-z]+-\d+",
     part="labelled|unlabelled|train|test",
     run=r"(models|teachers|students)/.+",
+    questions=alternatives(CONFIG.questions),
+    task=alternatives(CONFIG.tasks),
+    weak=alternatives([*CONFIG.writers, "none"]),
+    refiner=alternatives([*CONFIG.writers, "none"]),
+    refinement=alternatives(CONFIG.refinements),
+    fine_tuning=alternatives(CONFIG.fine_tunings),
+    transfer=alternatives(CONFIG.transfers),
+    mixture=alternatives(CONFIG.mixtures),
+    asked=r"[^/]+/[^/]+/seed-\d+/.+",
+    wording=r"[^/]+/[^/]+/(plain|weak|seed-\d+/weak-.+)",
 
 
 def code(name):

@@ -32,6 +32,7 @@ from w2s.feedback import POLICIES
 from w2s.schema import Config, JobResources, Pretrain
 from w2s.sections import Step
 from w2s.tables import ASSIGNED
+from w2s.transfer_runs import parse_answers
 from w2s.words import base_model
 
 Kind = Literal["train", "score", "generate"]
@@ -45,6 +46,8 @@ ACTIVATION_BYTES, HEAD_BYTES, CACHE_BYTES = 34, 12, 5
 USABLE = 0.9
 START_MINUTES, SHORTEST_MINUTES = 5, 15
 SAFETY = 2.0
+# Tokens of a transfer's prompt and answer at most, as resources are concerned.
+LONGEST = 4096
 # Generation reads all weights for each token: bytes per second, and seconds that a step takes at least.
 WEIGHTS_PER_SECOND, STEP_SECONDS = 1e12, 0.03
 
@@ -371,6 +374,36 @@ def generation(config: Config, w: Any) -> Job:
     return Job(work, lambda inputs: evaluation.prompts * tokens, steps)
 
 
+def answering(config: Config, w: Any) -> Job:
+    """``answer_prompts``: prompts of a transfer, as long as the model takes."""
+    name = parse_answers(f"answers/{w.asked}")
+    writer = config.writers[name.writer or name.base or name.refiner]
+    assert writer.model is not None
+    tokens = _positions(config, writer.model)
+    work = _work(config, "generate", writer.model, "none", tokens, config.runtime.generation_batch)
+    rows = config.runtime.generation_batch
+    return Job(
+        work, lambda inputs: _facts(inputs.prompts)["rows_kept"] * tokens, rows * writer.max_new_tokens
+    )
+
+
+def student_tuning(config: Config, w: Any) -> Job:
+    """``tune_student``."""
+    settings, model = config.fine_tunings[w.fine_tuning].sft, config.writers[w.base].model
+    assert settings is not None and model is not None
+    tokens = _positions(config, model)
+    work = _training(config, model, lora=settings.lora_rank > 0, batch=settings.batch_size, tokens=tokens)
+    return Job(work, lambda inputs: settings.epochs * _facts(inputs.records)["rows_kept"] * tokens)
+
+
+def _positions(config: Config, model: str) -> int:
+    """The longest sequence of a model, at most LONGEST: no prompt of a transfer comes near a long model's limit."""
+    entry = config.models[model]
+    positions = entry.pretrain.positions if entry.pretrain else entry.positions
+    assert positions is not None
+    return min(positions, LONGEST)
+
+
 def _answer_tokens(config: Config, w: Any) -> int:
     return config.data[w.data].max_tokens + config.evaluations[w.evaluation].max_new_tokens
 
@@ -397,6 +430,8 @@ STAGES: dict[str, Callable[[Config, Any], Job]] = {
     "score_similarity": similarity,
     "generate": generation,
     "score_gold": gold_scoring,
+    "answer_prompts": answering,
+    "tune_student": student_tuning,
 }
 
 

@@ -22,6 +22,7 @@ from w2s.feedback import POLICIES, Policy, check_options, find_policy
 from w2s.schema import Config, Experiment, Feedback
 from w2s.schema_recipes import DPO, Recipe
 from w2s.sections import COMMIT, NAME, SHA256, SHARE
+from w2s.transfer_checks import transfer_complaints
 
 # Which keys hold the name of an entry of which section: (section, key path) -> section referred to.
 REFERENCES: tuple[tuple[str, str, str], ...] = (
@@ -56,7 +57,29 @@ REFERENCES: tuple[tuple[str, str, str], ...] = (
     ("experiments", "comparison.judge", "judges"),
     ("experiments", "votes.judge", "judges"),
     ("experiments", "similarity.encoder", "models"),
+    ("corpora", "concepts", "concepts"),
+    ("questions", "files.source", "sources"),
+    ("questions", "world", "concepts"),
+    ("questions", "written.writer", "writers"),
+    ("questions", "written.topics", "questions"),
+    ("writers", "model", "models"),
+    ("writers", "endpoint", "judges"),
+    ("tasks", "train", "questions"),
+    ("tasks", "world", "concepts"),
+    ("refinements", "fine_tuning", "fine_tunings"),
+    ("refinements", "through.base", "writers"),
+    ("refinements", "through.refinement", "refinements"),
+    ("refinements", "through.fine_tuning", "fine_tunings"),
+    ("transfers", "task", "tasks"),
+    ("transfers", "weak", "writers"),
+    ("transfers", "references", "writers"),
+    ("transfers", "students.refiner", "writers"),
+    ("transfers", "students.base", "writers"),
+    ("transfers", "refinements", "refinements"),
+    ("transfers", "fine_tuning", "fine_tunings"),
 )
+# Sections whose entries can be run.
+RUNNABLE = ("experiments", "transfers", "mixtures")
 
 
 def load_config(raw: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Config:
@@ -77,6 +100,7 @@ def load_config(raw: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Con
     problems = [*_dangling(config, places), *_misdeclared(config, places)]
     if not problems:
         problems = [*_impossible(config, places), *_without_effect(config, places)]
+        problems += [_problem(places, *complaint) for complaint in transfer_complaints(config)]
     if problems:
         raise ConfigError("\n".join(problems))
     return config
@@ -247,7 +271,9 @@ def _dangling(config: Config, places: _Places) -> list[str]:
     """References to entries that do not exist."""
     problems = []
     checks: list[tuple[list[object], str, str]] = [
-        (["run", index], name, "experiments") for index, name in enumerate(config.run)
+        (["run", index], name, "experiments")
+        for index, name in enumerate(config.run)
+        if not any(name in getattr(config, section) for section in RUNNABLE)
     ]
     for section, dotted, target in REFERENCES:
         for entry_name, entry in getattr(config, section).items():
@@ -256,6 +282,13 @@ def _dangling(config: Config, places: _Places) -> list[str]:
     for recipe_name, recipe in config.recipes.items():
         checks += [
             (["recipes", recipe_name, "per_model", model], model, "models") for model in recipe.per_model
+        ]
+    for task_name, task in config.tasks.items():
+        checks += [(["tasks", task_name, "tests", name], name, "questions") for name in task.tests]
+        checks += [
+            (["tasks", task_name, "tests", name, "ratings", "judge"], test.ratings.judge, "judges")
+            for name, test in task.tests.items()
+            if test.ratings
         ]
     for keys, name, target in checks:
         entries = getattr(config, target)
@@ -357,7 +390,7 @@ def _ancestors(config: Config, name: str) -> set[str]:
 def _impossible(config: Config, places: _Places) -> list[str]:
     """Combinations that each key alone does not show, for the experiments that are to run."""
     problems = []
-    for name in config.run:
+    for name in filter(config.experiments.__contains__, config.run):
         experiment = config.experiments[name]
         for keys, what, instead in itertools.chain(
             _students_problems(config, experiment),
@@ -490,7 +523,7 @@ def _without_effect(config: Config, places: _Places) -> list[str]:
 def _learnt_from(config: Config) -> dict[tuple[str, str], set[str]]:
     """(recipe, student) -> policies that DPO learns from, over all experiments to run: they share their trainings."""
     found: dict[tuple[str, str], set[str]] = {}
-    for experiment in (config.experiments[name] for name in config.run):
+    for experiment in (config.experiments[name] for name in config.run if name in config.experiments):
         if "dpo" in experiment.steps:
             policies = {config.feedback[name].policy for name in experiment.feedback}
             recipes = [recipe for recipe in experiment.recipes if config.recipes[recipe].dpo]

@@ -15,7 +15,7 @@ from pathlib import Path
 from w2s.config import all_feedback, golds_of
 from w2s.feedback import POLICIES
 from w2s.sections import Step
-from w2s.specs import Specs
+from w2s.transfer_plan import TransferPlan
 from w2s.words import GridCell, cell_path, flags
 
 # Files of an experiment by the way it is drawn or written.
@@ -27,8 +27,18 @@ FIGURES = {
 }
 
 
-class Plan(Specs):
+class Plan(TransferPlan):
     """Paths, specs and targets of one validated configuration."""
+
+    @property
+    def experiments(self) -> list[str]:
+        """Experiments of paper A that are to run."""
+        return [name for name in self.config.run if name in self.config.experiments]
+
+    @property
+    def transfers(self) -> list[str]:
+        """Transfers, the experiments of paper B, that are to run."""
+        return [name for name in self.config.run if name in self.config.transfers]
 
     def cells(self, experiment: str) -> list[GridCell]:
         """The cells of an experiment: data set x labelled share x seed."""
@@ -150,7 +160,7 @@ class Plan(Specs):
     def data_sets(self) -> list[str]:
         """Data sets of the experiments that are to run, in order, each once."""
         return list(
-            dict.fromkeys(data for name in self.config.run for data in self.config.experiments[name].data)
+            dict.fromkeys(data for name in self.experiments for data in self.config.experiments[name].data)
         )
 
     def figures(self) -> list[str]:
@@ -165,16 +175,18 @@ class Plan(Specs):
         ]
         return [path for name in self.config.run for path in self.figure_files(name)] + sorted(named)
 
-    def figure_files(self, experiment: str) -> list[str]:
-        """The files that an experiment is drawn or written in."""
-        figure = self.config.experiments[experiment].figure
-        return [
-            self.path("figures", f"{experiment}.{suffix}") for suffix in (FIGURES[figure] if figure else ())
-        ]
+    def figure_files(self, name: str) -> list[str]:
+        """The files that an item is drawn or written in."""
+        if name in self.config.transfers:
+            return self.transfer_files(name)
+        if name in self.config.mixtures:
+            return [self.path("figures", f"{name}.{suffix}") for suffix in DRAWN]
+        figure = self.config.experiments[name].figure
+        return [self.path("figures", f"{name}.{suffix}") for suffix in (FIGURES[figure] if figure else ())]
 
-    def item(self, experiment: str) -> list[str]:
-        """All that an experiment leaves: its tables and its figure."""
-        return [self.manifest("tables", experiment), *self.figure_files(experiment)]
+    def item(self, name: str) -> list[str]:
+        """All that an experiment, a transfer or a simulation leaves: its tables and its figure."""
+        return [self.manifest("tables", name), *self.figure_files(name)]
 
     def paper_items(self, paper: str) -> list[str]:
         """Experiments to run that are a paper's tables and figures: those named ``a_...`` (``b_...``)."""
@@ -207,7 +219,8 @@ class Plan(Specs):
     def needed_sources(self) -> list[str]:
         """Sources that the experiments to run need, directly or through their models, tokenizers and corpora."""
         data, models, tokenizers, sources = set(self.data_sets()), set[str](), set[str](), set[str]()
-        queue = [model for name in self.config.run for model in self._named_models(name)]
+        queue = [model for name in self.experiments for model in self._named_models(name)]
+        queue += [model for name in self.transfers for model in self.transfer_models(name)]
         while queue:
             name = queue.pop()
             if name in models:
@@ -228,6 +241,8 @@ class Plan(Specs):
             sources |= {tokenizer.source} if tokenizer.source else set()
             data |= self.corpus_data(tokenizer.corpus) if tokenizer.corpus else set()
         sources |= {file.source for name in data for file in self.config.data[name].files}
+        questions = {item for name in self.transfers for item in self.transfer_questions(name)}
+        sources |= {file.source for name in questions for file in self.config.questions[name].files}
         return sorted(sources)
 
     def local_folders(self) -> list[str]:

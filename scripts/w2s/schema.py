@@ -11,11 +11,22 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from w2s.schema_recipes import Recipe
+from w2s.schema_transfer import (
+    ConceptWorld,
+    FineTuning,
+    Mixture,
+    Questions,
+    Refinement,
+    Task,
+    Transfer,
+    Writer,
+)
 from w2s.sections import (
     COMMIT,
     SHA256,
     SHARE,
     Count,
+    Fraction,
     Name,
     NonNegative,
     Number,
@@ -167,14 +178,25 @@ class Corpus(Section):
 
     world: Name | None = None
     data: Name | None = None
+    concepts: Name | None = Field(None, description="documents of a concept world")
     texts: Whole = Field(0, description="number of texts; 0 = all of the data set")
     seed: Whole = 0
+    style: Name | None = Field(
+        None,
+        description="concept world: single answers in this style, for a weak model, in place of documents",
+    )
+    wrong_operations: Whole = Field(0, description="with style: how many operations follow a wrong rule")
+    slips: Fraction = Field(0.0, description="with style: share of answers in another style")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Corpus:
-        exactly_one(self, "world", "data")
-        if self.world and not self.texts:
+        exactly_one(self, "world", "data", "concepts")
+        if not self.data and not self.texts:
             raise ValueError("texts must be at least 1 for a corpus from a world")
+        if self.style and not self.concepts:
+            raise ValueError("style is for a corpus from a concept world")
+        if (self.wrong_operations or self.slips) and not self.style:
+            raise ValueError("wrong_operations and slips need the key style")
         return self
 
 
@@ -331,6 +353,7 @@ class Judge(Section):
     again: Whole = Field(2, description="how often a reply that is not in the form is asked for again")
     price_input: NonNegative = Field(0.0, description="USD per million tokens")
     price_output: NonNegative = Field(0.0, description="USD per million tokens")
+    price_training: NonNegative = Field(0.0, description="USD per million tokens that are trained on")
     budget_usd: NonNegative | None = Field(
         None,
         description="hard cap of what all replies of this judge may cost, ever; a judge with prices needs one",
@@ -339,7 +362,7 @@ class Judge(Section):
     @model_validator(mode="after")
     def _one_origin(self) -> Judge:
         exactly_one(self, "model", "world")
-        if (self.price_input or self.price_output) and self.budget_usd is None:
+        if (self.price_input or self.price_output or self.price_training) and self.budget_usd is None:
             raise ValueError("a judge with prices needs the key budget_usd")
         return self
 
@@ -457,7 +480,7 @@ class Config(Section):
     """The catalogue (data sets, models, recipes, feedback, judges, experiments) and what to run of it."""
 
     preset: Name = Field(description="results lie under results/<preset>/")
-    run: list[Name] = Field(min_length=1, description="experiments to run")
+    run: list[Name] = Field(min_length=1, description="experiments, transfers and mixtures to run")
     results: str = "results"
     resources: str = "resources"
     runtime: Runtime = Runtime.model_validate({})
@@ -474,3 +497,11 @@ class Config(Section):
     feedback: dict[Name, Feedback] = {}
     evaluations: dict[Name, Evaluation] = {}
     experiments: dict[Name, Experiment] = {}
+    concepts: dict[Name, ConceptWorld] = {}
+    questions: dict[Name, Questions] = {}
+    writers: dict[Name, Writer] = {}
+    tasks: dict[Name, Task] = {}
+    refinements: dict[Name, Refinement] = {}
+    fine_tunings: dict[Name, FineTuning] = {}
+    transfers: dict[Name, Transfer] = {}
+    mixtures: dict[Name, Mixture] = {}

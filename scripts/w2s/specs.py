@@ -68,7 +68,16 @@ class Specs(Paths):
         settings: dict[str, Any] = {"kind": "world" if corpus.world else "examples"}
         if corpus.world:
             settings["world"] = self.world(corpus.world)
+        elif corpus.concepts:
+            settings = {"kind": "concept-records" if corpus.style else "concepts"}
+            settings["world"] = self.concept_world(corpus.concepts)
+            if corpus.style:
+                settings |= corpus.model_dump(include={"style", "wrong_operations", "slips"})
         return flags(settings | {"texts": corpus.texts, "seed": corpus.seed})
+
+    def concept_world(self, name: str) -> dict[str, Any]:
+        """Settings of a concept world, the demo world of paper B."""
+        return self.config.concepts[name].model_dump(exclude_none=True)
 
     def import_model(self, name: str) -> str:
         """Spec of ``import_model``."""
