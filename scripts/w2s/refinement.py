@@ -53,7 +53,9 @@ class Request:
     def others(self, item: int) -> list[int]:
         """Places in the pool of what can be shown with question ``item``; at least ``shown``, or a DataError."""
         places = [
-            place for place, usable in enumerate(self.usable) if usable and not (self.refined and place == item)
+            place
+            for place, usable in enumerate(self.usable)
+            if usable and not (self.refined and place == item)
         ]
         if len(places) < self.shown:
             raise DataError(
@@ -84,7 +86,10 @@ def consecutive(request: Request) -> list[list[int]]:
     count, size = len(request.pool), request.shown + request.refined
     if count < size:
         raise DataError(f"{count} weak answers do not make a batch of {size}")
-    full = [range(min(batch.start, count - size), min(batch.start, count - size) + size) for batch in batches(count, size)]
+    full = [
+        range(min(batch.start, count - size), min(batch.start, count - size) + size)
+        for batch in batches(count, size)
+    ]
     chosen = []
     for item in range(len(request.ids)):
         batch = full[item // size] if request.refined else full[item % len(full)]

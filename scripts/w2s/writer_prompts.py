@@ -216,7 +216,8 @@ def parse(text: str, where: object) -> dict[str, str]:
         "there is no [user] section": "user" not in sections,
         "a placeholder is unknown": found - {"question", "answer", "intent", "examples"},
         "{examples} and an [example] section need each other": shows != ("example" in sections),
-        "an [example] holds {question} and {answer}, nothing else": shows and within != {"question", "answer"},
+        "an [example] holds {question} and {answer}, nothing else": shows
+        and within != {"question", "answer"},
         "{examples} is not a paragraph of its own": any(
             "{examples}" in _OWN_PARAGRAPH.sub("", body) for body in asked
         ),
