@@ -18,7 +18,6 @@ limit of tokens), no reference, no partner (the question's answer of another kin
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from w2s import cli, writer_prompts
 from w2s.artifact import Artifact
 from w2s.errors import ConfigError, DataError
-from w2s.question_tables import RECORD_COLUMNS, answers_to, read_questions
+from w2s.question_tables import RECORD_COLUMNS, answers_to, read_questions, tally
 from w2s.tables import write_parquet
 
 if TYPE_CHECKING:
@@ -133,11 +132,6 @@ def described(labels: pd.DataFrame) -> dict[str, Any]:
         "distinct_answers": int(kept.nunique()),
         "dropped": tally(labels["reason"][labels["reason"] != ""]),
     }
-
-
-def tally(reasons: pd.Series) -> dict[str, int]:
-    """Reason -> how often."""
-    return dict(sorted(Counter(reasons).items()))
 
 
 if __name__ == "__main__":

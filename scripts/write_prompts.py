@@ -23,8 +23,7 @@ facts:   digest of the template, questions in, kept and dropped by reason, promp
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +31,11 @@ from typing import TYPE_CHECKING, Any
 from w2s import cli, refinement, writer_prompts
 from w2s.artifact import Artifact, load
 from w2s.errors import ConfigError, DataError, JoinError
-from w2s.question_tables import PROMPT_COLUMNS, answers_to, read_answers, read_prompts, read_questions
+from w2s.question_tables import PROMPT_COLUMNS, answers_to, read_answers, read_prompts, read_questions, tally
 from w2s.tables import DROPPED_COLUMNS, check_same_ids, named, read_dropped, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
-
     from w2s.writer_prompts import Template
 
 # Method -> what it needs beside questions and a template. example_questions is all that may be left out.
@@ -91,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_all_there(questions["id"], made, args.method)
     if not made.rows:
         raise DataError(
-            f"no question can be asked: {dict(Counter(reason for _, reason in made.dropped))}",
+            f"no question can be asked: {tally(reason for _, reason in made.dropped)}",
             where=args.questions,
         )
 
@@ -122,7 +120,8 @@ def check_inputs(args: argparse.Namespace) -> dict[str, Path]:
         if len(manifests) > 1:
             raise ConfigError(f"{flag(name)} takes one artifact, got {len(manifests)}")
         setattr(args, name, manifests[0] if manifests else None)
-        found |= dict.fromkeys([name] * len(manifests), getattr(args, name))
+        if manifests:
+            found[name] = manifests[0]
     takes = TAKES[args.method]
     given = {name for names in TAKES.values() for name in names if getattr(args, name) is not None}
     for name in sorted(given - set(takes)):
@@ -286,11 +285,6 @@ def facts_of(weak: pd.DataFrame) -> dict[str, Any]:
         "weak_answers": tally(weak["finished"]),
         "weak_answers_unusable": tally(weak["defect"][weak["defect"] != ""]),
     }
-
-
-def tally(values: Iterable[Any]) -> dict[str, int]:
-    """Value -> how often, as a manifest holds it."""
-    return {str(value): count for value, count in sorted(Counter(values).items())}
 
 
 if __name__ == "__main__":

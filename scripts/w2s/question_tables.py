@@ -6,8 +6,10 @@ answers to these: every join compares ids and texts, and names what does not fit
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from w2s.artifact import load
 from w2s.errors import DataError, JoinError
@@ -100,3 +102,8 @@ def answers_to(questions: pd.DataFrame, manifest: Path, *, all_asked: bool = Tru
             f"{len(other)} answers are to other questions under the same id: {named(other)}", where=manifest
         )
     return answers
+
+
+def tally(values: Iterable[Any]) -> dict[str, int]:
+    """Value -> how often, as a manifest holds it."""
+    return {str(value): count for value, count in sorted(Counter(values).items())}
