@@ -10,10 +10,12 @@ import pytest
 from w2s.errors import DataError
 from w2s.refinement import CHOICES, Request, batches, choose, similarity
 
-WORDS = "cat dog hen cow eats sleeps runs meat fish grass how why when".split()
+WORDS = ["cat", "dog", "hen", "cow", "eats", "sleeps", "runs", "meat", "fish", "grass", "how", "why", "when"]
 
 
-def request(count: int, shown: int, unusable: frozenset[int] = frozenset(), asked: int | None = None, seed: int = 1):
+def request(
+    count: int, shown: int, unusable: frozenset[int] = frozenset(), asked: int | None = None, seed: int = 1
+):
     """``count`` weak answers; with ``asked``, so many other questions at test time."""
     rng = random.Random(count)
     texts = [" ".join(rng.choices(WORDS, k=5)) for _ in range(count + (asked or 0))]
@@ -121,7 +123,9 @@ def test_fixed_examples_are_the_first_and_are_not_refined():
     ],
 )
 def test_too_few_examples_are_refused(choice: str, count: int, unusable: tuple[int, ...], asked: int | None):
-    with pytest.raises(DataError, match=f"{count - len(unusable) - (choice in ('random', 'similar'))} weak answers"):
+    with pytest.raises(
+        DataError, match=f"{count - len(unusable) - (choice in ('random', 'similar'))} weak answers"
+    ):
         choose(choice, request(count, 3, frozenset(unusable), asked))
 
 

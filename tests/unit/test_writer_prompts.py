@@ -17,7 +17,14 @@ VALUES = {
     "intent": "It rhymes.",
 }
 BY_METHOD = {
-    "plain": ["plain-1", "plain-maths-1", "weak-pirate-1", "weak-analogy-1", "biography-1", "concept-plain-1"],
+    "plain": [
+        "plain-1",
+        "plain-maths-1",
+        "weak-pirate-1",
+        "weak-analogy-1",
+        "biography-1",
+        "concept-plain-1",
+    ],
     "icl": ["icl-1", "icl-maths-1", "concept-icl-1"],
     "infer": ["infer-style-1", "infer-technique-1", "concept-infer-1"],
     "respond": ["respond-style-1", "respond-technique-1", "concept-respond-1"],
