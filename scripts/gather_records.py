@@ -125,7 +125,7 @@ def without_partner(labels: pd.DataFrame) -> pd.DataFrame:
 def described(labels: pd.DataFrame) -> dict[str, Any]:
     """Counts of one kind's labels. ``mean_words``: words of an answer, mean over its records; None without a record."""
     kept = labels["answer"][labels["reason"] == ""]
-    words = kept.str.split().str.len()
+    words = kept.map(lambda answer: len(answer.split()))
     return {
         "rows": len(kept),
         "mean_words": float(words.mean()) if len(kept) else None,

@@ -49,7 +49,7 @@ def read_prompts(manifest: Path) -> pd.DataFrame:
     path = load(manifest).path("prompts.parquet")
     table = read_parquet(path, PROMPT_COLUMNS)[PROMPT_COLUMNS]
     check_unique(table["id"], path)
-    return table.assign(examples=[list(ids) for ids in table["examples"]])
+    return table.assign(examples=table["examples"].map(list))
 
 
 def read_answers(manifest: Path) -> pd.DataFrame:
