@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from w2s import judge_prompts
+from w2s import judge_prompts, writer_prompts
 from w2s.errors import ConfigError, DataError
 from w2s.judge_prompts import TEMPLATES, MalformedReply, fill, find, parse_choice, parse_scores, read_back
 
@@ -76,7 +76,9 @@ def test_an_edited_template_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_file_is_registered() -> None:
-    assert {path.stem for path in judge_prompts.FOLDER.glob("*.txt")} == set(TEMPLATES)
+    assert {path.stem for path in judge_prompts.FOLDER.glob("*.txt")} == set(TEMPLATES) | set(
+        writer_prompts.TEMPLATES
+    )
     with pytest.raises(ConfigError, match="compare-1"):
         find("compare")
 
