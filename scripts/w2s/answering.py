@@ -92,7 +92,7 @@ def answered(
                 (group[place][0], answer.response, answer.tokens, answer.finished)
                 for place, answer in backend.generate_each(group, sampling)
             )
-        ids = pd.DataFrame({"id": [name for name, _ in prompts]}, dtype=object)
+        ids = pd.DataFrame({"id": [name for name, _ in prompts]})
         table = ids.merge(shards.table(), on="id", how="left", validate="one_to_one")
         if artifact is not None:
             if table["response"].isna().any():
