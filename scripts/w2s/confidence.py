@@ -16,6 +16,8 @@ classes that occur equally often.
 *Ramp.* a grows linearly from 0 at the first step to its full weight at the end of the warm-up and stays there. The
 published code jumps to the full weight instead (its issue 33).
 
+The logits of a pass's answers are kept until its gradient is there; smaller micro batches need less memory.
+
 Heavy at import.
 """
 
