@@ -19,17 +19,10 @@ length).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from w2s import cli
-from w2s.artifact import load
+from w2s import answering, cli
 from w2s.errors import DataError
-from w2s.processes import world
-from w2s.tables import named, read_part, write_parquet
-
-COLUMNS = ["id", "response", "tokens", "finished"]
-# Prompts of a group, in batches.
-GROUP = 8
+from w2s.tables import read_part, write_parquet
 
 
 def arguments() -> cli.StageParser:
@@ -40,30 +33,7 @@ def arguments() -> cli.StageParser:
     parser.input("--split", help="split; its test part is used")
     parser.output("--output", help="manifest of the generations")
     parser.spec("--prompts", type=cli.positive_int, help="number of prompts (all of them if there are fewer)")
-    parser.spec("--temperature", type=float, default=0.7, help="0 takes the likeliest token")
-    parser.spec(
-        "--top-p", type=float, default=1.0, help="sample from the likeliest tokens of this probability"
-    )
-    parser.spec("--max-new-tokens", type=cli.positive_int, default=256)
-    parser.spec(
-        "--stop", nargs="*", default=["\n\nHuman:"], help="texts that end a response; they are cut off"
-    )
-    parser.spec("--seed", type=int, default=0)
-    parser.spec("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
-    parser.spec(
-        "--backend",
-        choices=["transformers", "vllm"],
-        default="transformers",
-        help="who draws: our loop on transformers' models, or vLLM; their random numbers differ",
-    )
-    parser.option(
-        "--batch-size",
-        type=cli.positive_int,
-        default=64,
-        help="how many of the longest prompts are answered together; of shorter ones more, with as many tokens",
-    )
-    parser.option("--vllm-python", type=Path, help="Python of the environment with vLLM, for --backend vllm")
-    parser.option("--device", default="auto", help="auto takes the GPU if there is one")
+    answering.add_sampling(parser, stop=["\n\nHuman:"])
     return parser
 
 
@@ -75,36 +45,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if chosen.empty:
         raise DataError("the test part is empty: no prompt to answer", where=args.split)
 
-    import torch
-    from w2s import backends
-    from w2s.generation import LENGTH, Sampling
-    from w2s.shards import resumable
+    from w2s.generation import LENGTH
 
-    torch.set_num_threads(cli.threads())
     parents = {"model": args.model, "examples": args.examples, "split": args.split}
-    with resumable(args, parents, __file__, COLUMNS) as (artifact, shards):
-        folder = load(args.model).folder
-        backend = backends.choose(
-            args.backend,
-            folder,
-            args.precision,
-            args.device,
-            args.batch_size,
-            args.vllm_python,
-            progress=artifact is not None,
-        )
-        sampling = Sampling(args.temperature, args.top_p, args.max_new_tokens, tuple(args.stop), args.seed)
-        prompts = list(zip(chosen["id"], chosen["prompt"], strict=True))
-        for group in shards.mine(groups(prompts, backend.prompts_at_once), lambda prompt: [prompt[:1]]):
-            shards.add(
-                (group[place][0], answer.response, answer.tokens, answer.finished)
-                for place, answer in backend.generate_each(group, sampling)
-            )
-        table = chosen[["id", "prompt"]].merge(shards.table(), on="id", how="left", validate="one_to_one")
+    prompts = list(zip(chosen["id"], chosen["prompt"], strict=True))
+    with answering.answered(args, parents, __file__, prompts) as (artifact, answers):
         if artifact is None:
             return
-        if table["response"].isna().any():
-            raise DataError("prompts without a response", where=named(table["id"][table["response"].isna()]))
+        table = chosen[["id", "prompt"]].merge(answers, on="id", how="left", validate="one_to_one")
         write_parquet(table, artifact.path("generations.parquet"))
         artifact.record(
             prompts_available=int(examples["prompt"].nunique()),
@@ -113,18 +61,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             truncated=int((table["finished"] == LENGTH).sum()),
             distinct_responses=int(table["response"].nunique()),
         )
-        artifact.measure(processes=world()[1], resumed=shards.resumed)
-
-
-def groups(prompts: Sequence[tuple[str, str]], at_once: int | None) -> list[list[tuple[str, str]]]:
-    """(id, text) in groups that are answered one after another, each with short and long prompts alike.
-
-    A group's last responses leave the machine half idle, so it should hold many times what runs ``at_once``; an
-    interrupted attempt loses the one that it was at. None: all in one.
-    """
-    number = 1 if at_once is None else -(-len(prompts) // (GROUP * at_once))
-    ordered = sorted(prompts, key=lambda prompt: (len(prompt[1]), prompt[0]))
-    return [ordered[first::number] for first in range(number)]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from w2s import generation, models, vllm_worker
 from w2s.encoding import Encoding
 from w2s.errors import ArtifactError, EnvironmentProblem
-from w2s.generation import Generation, Sampling
+from w2s.generation import Generation, Prompt, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,9 +48,9 @@ class Backend(Protocol):
     def prompts_at_once(self) -> int | None: ...
 
     def generate_each(
-        self, prompts: Sequence[tuple[str, str]], sampling: Sampling
+        self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Generation]]:
-        """One response to each (id, text), as they end: the place among ``prompts`` and the response."""
+        """One response to each prompt, as they end: the place among ``prompts`` and the response."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Transformers:
         return models.load_causal(self.folder, self.precision, self.device)
 
     def generate_each(
-        self, prompts: Sequence[tuple[str, str]], sampling: Sampling
+        self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Generation]]:
         """See :class:`Backend`."""
         encoding = Encoding.load(self.folder)
@@ -99,7 +99,7 @@ class Vllm:
     prompts_at_once: None = None  # each call starts it anew
 
     def generate_each(
-        self, prompts: Sequence[tuple[str, str]], sampling: Sampling
+        self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Generation]]:
         """See :class:`Backend`.
 
@@ -110,7 +110,7 @@ class Vllm:
         """
         config, encoding = models.read_config(self.folder), Encoding.load(self.folder)
         _refuse_unreadable(self.folder)
-        ids = encoding.prompts_ids([text for _, text in prompts])
+        ids = generation.prompts_ids(encoding, prompts)
         generation.check_positions(
             prompts, ids, sampling.max_new_tokens, generation.positions(config, encoding)
         )

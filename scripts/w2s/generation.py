@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Its id and what it says: a text, or token ids that are taken as they are.
+Prompt = tuple[str, str | list[int]]
 EOS, STOP, LENGTH = "eos", "stop", "length"
 # Enough tokens to hold the end of a stop text and what came before it in the same token.
 STOP_TAIL = 16
@@ -91,7 +93,7 @@ class Generation:
 def generate(
     model: PreTrainedModel,
     encoding: Encoding,
-    prompts: Sequence[tuple[str, str]],
+    prompts: Sequence[Prompt],
     sampling: Sampling,
     batch_size: int = 64,
     progress: bool = False,
@@ -104,7 +106,7 @@ def generate(
 def generate_each(
     model: PreTrainedModel,
     encoding: Encoding,
-    prompts: Sequence[tuple[str, str]],
+    prompts: Sequence[Prompt],
     sampling: Sampling,
     batch_size: int = 64,
     progress: bool = False,
@@ -114,7 +116,7 @@ def generate_each(
     Args:
         model: a causal language model in evaluation mode.
         encoding: its tokenizer.
-        prompts: (id, text) of each prompt; the id keys the prompt's random numbers.
+        prompts: id and text, or token ids, of each; the id keys the prompt's random numbers.
         sampling: how to draw.
         batch_size: how many of the longest prompts are answered together; of shorter ones more, with as many tokens.
         progress: show a bar with prompts per second.
@@ -126,7 +128,7 @@ def generate_each(
         DataError: a prompt leaves too few positions for the new tokens, or the logits are no numbers; the message
             names the prompt.
     """
-    ids = encoding.prompts_ids([text for _, text in prompts])
+    ids = prompts_ids(encoding, prompts)
     check_positions(prompts, ids, sampling.max_new_tokens, positions(model.config, encoding))
     names = [name for name, _ in prompts]
     respond = _respond if decodable(model) else _respond_in_batches
@@ -430,6 +432,12 @@ def _warpers(sampling: Sampling) -> Iterator[LogitsProcessor]:
         yield TopPLogitsWarper(sampling.top_p)
 
 
+def prompts_ids(encoding: Encoding, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of each prompt, those of texts with what the model wants in front."""
+    texts = iter(encoding.prompts_ids([content for _, content in prompts if isinstance(content, str)]))
+    return [next(texts) if isinstance(content, str) else content for _, content in prompts]
+
+
 def positions(config: Any, encoding: Encoding) -> int | None:
     """How many tokens a model can take by its configuration and its tokenizer's; None if neither says."""
     limits = [encoding.positions, getattr(config, "max_position_embeddings", None)]
@@ -437,9 +445,9 @@ def positions(config: Any, encoding: Encoding) -> int | None:
 
 
 def check_positions(
-    prompts: Sequence[tuple[str, str]], ids: Sequence[Sequence[int]], new: int, positions: int | None
+    prompts: Sequence[Prompt], ids: Sequence[Sequence[int]], new: int, positions: int | None
 ) -> None:
-    """Refuse (id, text) prompts whose ``ids`` with ``new`` tokens more are beyond ``positions``, or that have none.
+    """Refuse prompts whose ``ids`` with ``new`` tokens more are beyond ``positions``, or that have none.
 
     Raises:
         DataError: the prompt is named.

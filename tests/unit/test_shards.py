@@ -14,7 +14,7 @@ import score_gold
 import score_responses
 import torch
 from tiny import as_artifact
-from w2s import backends, checkpoints, rewards, scoring
+from w2s import answering, backends, checkpoints, rewards, scoring
 from w2s.artifact import load
 from w2s.interruption import Stop
 from w2s.shards import Shards
@@ -187,11 +187,11 @@ def test_generation_continues(
 
 def test_groups_have_short_and_long_prompts_alike() -> None:
     prompts = [(f"{n:02}", "x" * n) for n in range(40)]
-    found = generate.groups(prompts, 2)
+    found = answering.groups(prompts, 2)
     assert sorted(sum(found, [])) == prompts and [len(group) for group in found] == [14, 13, 13]
     means = [np.mean([len(text) for _, text in group]) for group in found]
     assert max(means) - min(means) <= 2
-    assert generate.groups(prompts, None) == [prompts]
+    assert answering.groups(prompts, None) == [prompts]
 
 
 def test_rows_are_known_by_their_keys(tmp_path: Path) -> None:

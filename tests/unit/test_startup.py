@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 FIRST_BATCH = ROOT / "benchmarks" / "first_batch.py"
 WITH_MODELS = {
+    "answer_prompts",
     "generate",
     "import_model",
     "import_tokenizer",
@@ -29,6 +30,7 @@ WITH_MODELS = {
     "train_teacher_dpo",
     "train_teacher_reward",
     "train_teacher_sft",
+    "tune_student",
 }
 ALL = sorted(path.stem for path in SCRIPTS.glob("*.py"))
 LIGHT = [name for name in ALL if name not in WITH_MODELS]
