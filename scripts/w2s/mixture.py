@@ -289,7 +289,7 @@ def refined_risk(mixture: Mixture, weights: np.ndarray) -> float:
     return risk(mixture, weights.mean(0) @ mixture.concepts)
 
 
-def test_time_risks(mixture: Mixture, weights: np.ndarray) -> np.ndarray:
+def context_risks(mixture: Mixture, weights: np.ndarray) -> np.ndarray:
     """Excess risk of the source with each context before it, without a student, (contexts,)."""
     return ((weights @ mixture.concepts - mixture.target) ** 2).sum(-1)
 
