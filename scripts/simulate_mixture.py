@@ -157,7 +157,7 @@ class Study:
 
         self.args, self.seed, self.mixture, self.teacher = args, seed, mixture, teacher
         generator = stream(seed, LABELS)
-        self.inputs = draw_inputs(generator, mixture, (args.labels[-1],))
+        self.inputs = draw_inputs(generator, mixture, (args.labels[-1], args.dimension))
         self.labels = weak_labels(generator, mixture, teacher, self.inputs)
         weights = posteriors(stream(seed, CONTEXTS), mixture, teacher, args.shown, args.contexts)
         self.weights = dict(zip(args.shown, weights, strict=True))

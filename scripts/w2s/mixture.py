@@ -37,7 +37,7 @@ class Mixture:
         prior: weight of each concept in the source, (K,), sum 1.
         sigma: standard deviation of an answer given its concept.
         target: beta_Q, (d,).
-        free: a unit vector orthogonal to all concepts and to the target, (d,): where a teacher's bias points.
+        basis: orthonormal, (K + 2, d): what concepts, target and biases are made of.
         inputs: distribution of x: ``gaussian``, or ``uniform`` on the cube of variance 1.
     """
 
@@ -45,8 +45,13 @@ class Mixture:
     prior: np.ndarray
     sigma: float
     target: np.ndarray
-    free: np.ndarray
+    basis: np.ndarray
     inputs: str
+
+    @property
+    def free(self) -> np.ndarray:
+        """A unit vector orthogonal to all concepts and to the target, (d,): where a teacher's bias points."""
+        return self.basis[-1]
 
     @property
     def source(self) -> np.ndarray:
@@ -116,7 +121,7 @@ def make_mixture(
         prior=_prior(concepts, prior),
         sigma=sigma,
         target=vectors[0] + distance * basis[-2],
-        free=basis[-1],
+        basis=basis,
         inputs=inputs,
     )
 
@@ -236,9 +241,8 @@ def linearised(errors: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- refinement
 
 
-def draw_inputs(generator: np.random.Generator, mixture: Mixture, shape: tuple[int, ...]) -> np.ndarray:
-    """Inputs with mean 0 and identity covariance, (*shape, d)."""
-    size = (*shape, len(mixture.target))
+def draw_inputs(generator: np.random.Generator, mixture: Mixture, size: tuple[int, ...]) -> np.ndarray:
+    """Inputs with mean 0 and identity covariance, the last axis being theirs."""
     if mixture.inputs == GAUSSIAN:
         return generator.standard_normal(size)
     return generator.uniform(-np.sqrt(3), np.sqrt(3), size)
@@ -247,9 +251,8 @@ def draw_inputs(generator: np.random.Generator, mixture: Mixture, shape: tuple[i
 def weak_labels(
     generator: np.random.Generator, mixture: Mixture, teacher: Teacher, inputs: np.ndarray
 ) -> np.ndarray:
-    """The teacher's labels of inputs (..., d), (...)."""
-    noise = generator.standard_normal(inputs.shape[:-1])
-    return inputs @ (mixture.target + teacher.bias) + teacher.noise * noise
+    """The teacher's labels of inputs (n, d), (n,)."""
+    return inputs @ (mixture.target + teacher.bias) + teacher.noise * generator.standard_normal(len(inputs))
 
 
 def posteriors(
@@ -271,9 +274,12 @@ def posteriors(
     Returns:
         Weights, (numbers of examples, contexts, K).
     """
-    inputs = draw_inputs(generator, mixture, (contexts, shown[-1]))
-    labels = weak_labels(generator, mixture, teacher, inputs)
-    fits = -((labels[..., None] - inputs @ mixture.concepts.T) ** 2) / (2 * mixture.sigma**2)
+    # Gaussian inputs are Gaussian in any orthonormal basis: what lies outside of the vectors' span need not be drawn.
+    basis = mixture.basis if mixture.inputs == GAUSSIAN else np.eye(len(mixture.target))
+    inputs = draw_inputs(generator, mixture, (contexts, shown[-1], len(basis)))
+    means = inputs @ (basis @ np.column_stack([mixture.target + teacher.bias, mixture.concepts.T]))
+    labels = means[..., 0] + teacher.noise * generator.standard_normal(means.shape[:-1])
+    fits = -((labels[..., None] - means[..., 1:]) ** 2) / (2 * mixture.sigma**2)
     logits = np.log(mixture.prior) + fits.cumsum(1)[:, np.asarray(shown) - 1].swapaxes(0, 1)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
