@@ -145,8 +145,9 @@ def sweep_points(tables: Path) -> list[pd.DataFrame]:
         series = [
             arm if n != n else f"{arm}-{n:.0f}" for arm, n in zip(table["arm"], table["shown"], strict=True)
         ]
-        table = table.assign(series=series)
-        if panel not in ("concepts", "bias"):
+        order = [arm == "orthogonal_floor" for arm in table["arm"]]
+        table = table.assign(series=series, last=order).sort_values("last", kind="stable")
+        if panel != "bias":
             table = table[table["arm"] != "orthogonal_floor"]  # the same line as naive's
         points.append(summed(table, panel, "series", axis, "excess_risk"))
     return points
@@ -194,8 +195,20 @@ def draw(points: pd.DataFrame, tables: Path) -> tuple[Figure, str]:
         draw_panel(axes, name, points[points["panel"] == name], looks)
     for axes in panels[:, 0]:
         axes.set_ylabel("Excess risk")
-    for name, place in (("labels", (0, 1)), ("biased", (1, 0)), ("noisy", (1, 1)), ("hull", (2, 0))):
-        panels[place].legend(fontsize=6.3, ncols=2 if name == "labels" else 1, labelspacing=0.25)
+    for place in ((0, 1), (1, 0), (1, 1), (2, 0), (3, 1)):
+        handles, labels = panels[place].get_legend_handles_labels()
+        if place == (3, 1):  # the one line that the sweeps before have not
+            handles, labels = handles[-1:], labels[-1:]
+        panels[place].legend(
+            handles,
+            labels,
+            fontsize=6.3,
+            labelspacing=0.25,
+            frameon=True,
+            framealpha=0.85,
+            edgecolor="none",
+            loc="lower right" if place == (3, 1) else "best",
+        )
     note = caption(points, tables)
     plotting.add_note(figure, note)
     return figure, note

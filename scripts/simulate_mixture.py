@@ -56,17 +56,27 @@ def arguments() -> cli.StageParser:
     parser.spec("--sigma", type=float, default=1.0, help="standard deviation of an answer, given its concept")
     parser.spec("--inputs", choices=("gaussian", "uniform"), default="gaussian", help="both of variance 1")
     parser.spec("--biases", type=float, nargs="*", default=[0.4, 0.8, 1.6], help="norms of biased teachers")
-    parser.spec("--noises", type=float, nargs="*", default=[1.5, 3.0], help="deviations of noisy ones' labels")
-    parser.spec("--etas", type=float, nargs="+", default=[0, 0.1, 0.3, 1, 3, 10, 100], help="pulls to the source")
+    parser.spec(
+        "--noises", type=float, nargs="*", default=[1.5, 3.0], help="deviations of noisy ones' labels"
+    )
+    parser.spec(
+        "--etas", type=float, nargs="+", default=[0, 0.1, 0.3, 1, 3, 10, 100], help="pulls to the source"
+    )
     parser.spec("--shown", type=cli.positive_int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], help="n_ICL")
     parser.spec("--contexts", type=cli.positive_int, default=2000, help="contexts of a seed")
     parser.spec("--labels", type=cli.positive_int, nargs="+", default=[200, 2000, 20000], help="n of a fit")
     parser.spec("--blocks", type=cli.positive_int, default=20, help="blocks of a seed's labels and contexts")
     parser.spec("--swept-bias", type=float, default=0.8, help="norm of the teacher of the sweeps")
     parser.spec("--distances", type=float, nargs="*", default=[0, 0.2, 0.4, 0.6, 0.8, 1], help="to the hull")
-    parser.spec("--priors", type=float, nargs="*", default=[0.5, 0.2, 0.1, 1e-2, 1e-4, 1e-6, 1e-8], help="alpha_k*")
-    parser.spec("--correlations", type=float, nargs="*", default=[-0.2, 0, 0.2, 0.4, 0.6, 0.8], help="of concepts")
-    parser.spec("--alignments", type=float, nargs="*", default=[-1, -0.5, 0, 0.5, 1], help="of bias and a concept")
+    parser.spec(
+        "--priors", type=float, nargs="*", default=[0.5, 0.2, 0.1, 1e-2, 1e-4, 1e-6, 1e-8], help="alpha_k*"
+    )
+    parser.spec(
+        "--correlations", type=float, nargs="*", default=[-0.2, 0, 0.2, 0.4, 0.6, 0.8], help="of concepts"
+    )
+    parser.spec(
+        "--alignments", type=float, nargs="*", default=[-1, -0.5, 0, 0.5, 1], help="of bias and a concept"
+    )
     parser.spec("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     return parser
 
@@ -78,7 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     import pandas as pd
 
     with Artifact.create(args.output, spec=args.spec, parents={}, script=__file__) as artifact:
-        rows: dict[str, list[dict[str, Any]]] = {"naive": [], "refinement": [], **{name: [] for name in SWEEPS}}
+        rows: dict[str, list[dict[str, Any]]] = {
+            "naive": [],
+            "refinement": [],
+            **{name: [] for name in SWEEPS},
+        }
         measured = []
         for seed in args.seeds:
             mixture = model(args, seed)
@@ -91,8 +105,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows[name] += [{**row, "seed": seed} for row in sweep(args, seed)]
         for name, found in rows.items():
             write_csv(pd.DataFrame(found), artifact.path(f"{name}.csv"))
-        measurements = pd.concat(measured, ignore_index=True)
-        write_parquet(measurements[list(IDENTITY)], artifact.path("measurements.parquet"))
+        # The unaligned source is the same beside each teacher of a kind.
+        measurements = pd.concat(measured, ignore_index=True)[list(IDENTITY)].drop_duplicates(
+            ignore_index=True
+        )
+        write_parquet(measurements, artifact.path("measurements.parquet"))
         artifact.record(
             seeds=args.seeds,
             rows={f"{name}.csv": len(found) for name, found in rows.items()},
@@ -112,7 +129,9 @@ def check(args: argparse.Namespace) -> None:
         values = getattr(args, name)
         if values != sorted(set(values)) or min(values, default=0) < 0:
             raise ConfigError(
-                f"{values} is not ascending without doubles from 0", where=f"--{name}", instead="such as 1 2 4"
+                f"{values} is not ascending without doubles from 0",
+                where=f"--{name}",
+                instead="such as 1 2 4",
             )
     for name, value in (("contexts", args.contexts), ("labels", args.labels[-1])):
         if value % args.blocks:
@@ -232,7 +251,9 @@ class Study:
         import pandas as pd
 
         tuned = arm in ("naive", "icl")
-        return pd.DataFrame({"id": [f"block-{place:03d}" for place in range(len(values))], "value": values}).assign(
+        return pd.DataFrame(
+            {"id": [f"block-{place:03d}" for place in range(len(values))], "value": values}
+        ).assign(
             experiment=self.args.experiment,
             data=self.teacher.kind,
             share="",

@@ -142,7 +142,9 @@ def biased(mixture: Mixture, size: float, alignment: float = 0.0) -> Teacher:
         alignment: cosine of delta and the way from concept 0 to concept 1; 0: orthogonal to all concepts, as in the paper.
     """
     if size < 0 or not -1 <= alignment <= 1:
-        raise ConfigError(f"a bias of size {size:g} and alignment {alignment:g}", instead="0 or more; -1 to 1")
+        raise ConfigError(
+            f"a bias of size {size:g} and alignment {alignment:g}", instead="0 or more; -1 to 1"
+        )
     way = mixture.concepts[1] - mixture.concepts[0]
     direction = alignment * way / np.linalg.norm(way) + np.sqrt(1 - alignment**2) * mixture.free
     return Teacher(f"biased-{size:g}", "biased", size * direction, mixture.sigma)
