@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from w2s.plotting import Look
 
-TITLE = "The theory, simulated: naive fine-tuning has a floor, refinement has none"
+TITLE = "The theory, simulated: naive fine-tuning and refinement"
 DRAWN = ("panel", "series", "kind", "x", "mean", "low", "high", "seeds")
 NAIVE = Columns(text=("teacher",), numbers=("eta", "n", "seed", "excess_risk", "closed_form", "floor"))
 REFINEMENT = Columns(
@@ -54,7 +54,7 @@ ARMS = {
     "untuned": "unaligned source",
     "teacher": "weak teacher",
     "naive": "naive, best $\\eta$",
-    "orthogonal_floor": "its orthogonal closed form",
+    "orthogonal_floor": "naive, if all were orthogonal",
     "hull": "squared distance to the hull",
 }
 LINES: dict[str, Any] = {
@@ -105,9 +105,9 @@ def naive_points(tables: Path) -> list[pd.DataFrame]:
     """Panel ``eta``: biased teachers at the most labels; panel ``labels``: all teachers at their best eta."""
     table = _read(tables, "naive.csv", NAIVE)
     biased = table[(table["n"] == table["n"].max()) & (table["floor"] > 0)]
-    means = table.groupby(["teacher", "n", "eta"], as_index=False)["excess_risk"].mean()
-    best = means.loc[means.groupby(["teacher", "n"])["excess_risk"].idxmin(), ["teacher", "n", "eta"]]
-    best = table.merge(best, on=["teacher", "n", "eta"])
+    means = table.groupby(["teacher", "n", "eta"])["excess_risk"].mean().reset_index()
+    least = means.sort_values("excess_risk").drop_duplicates(["teacher", "n"])
+    best = table.merge(least[["teacher", "n", "eta"]], on=["teacher", "n", "eta"])
     return [
         summed(biased, "eta", "teacher", "eta", "excess_risk"),
         summed(biased, "eta", "teacher", "eta", "floor", kind="floor"),
@@ -196,22 +196,27 @@ def draw(points: pd.DataFrame, tables: Path) -> tuple[Figure, str]:
     for axes in panels[:, 0]:
         axes.set_ylabel("Excess risk")
     for place in ((0, 1), (1, 0), (1, 1), (2, 0), (3, 1)):
-        handles, labels = panels[place].get_legend_handles_labels()
-        if place == (3, 1):  # the one line that the sweeps before have not
-            handles, labels = handles[-1:], labels[-1:]
-        panels[place].legend(
-            handles,
-            labels,
+        _legend(panels[place], last_only=place == (3, 1))
+    note = caption(points, tables)
+    plotting.add_note(figure, note)
+    return figure, note
+
+
+def _legend(axes: Axes, *, last_only: bool) -> None:
+    """A small legend over the lines; ``last_only``: of the one line that the panels before have not."""
+    handles, labels = axes.get_legend_handles_labels()
+    first = -1 if last_only else 0
+    if handles:
+        axes.legend(
+            handles[first:],
+            labels[first:],
             fontsize=6.3,
             labelspacing=0.25,
             frameon=True,
             framealpha=0.85,
             edgecolor="none",
-            loc="lower right" if place == (3, 1) else "best",
+            loc="upper left" if last_only else "best",
         )
-    note = caption(points, tables)
-    plotting.add_note(figure, note)
-    return figure, note
 
 
 def series_looks(points: pd.DataFrame) -> dict[str, Look]:
@@ -240,12 +245,15 @@ def draw_panel(axes: Axes, name: str, points: pd.DataFrame, looks: dict[str, Loo
     title, label = PANELS[name]
     axes.set_title(title)
     axes.set_xlabel(label)
+    if points.empty:
+        axes.text(0.5, 0.5, "not simulated", transform=axes.transAxes, ha="center")
+        return
     axes.grid(True, axis="both")
+    positive = points.loc[points["x"] > 0, "x"]
     if name in LOG_X:
         axes.set_xscale("log")
-    elif name == "eta":
-        smallest = points.loc[points["x"] > 0, "x"].min()
-        axes.set_xscale("symlog", linthresh=smallest, linscale=0.4)
+    elif name == "eta" and len(positive):
+        axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.4)
     for (series, kind), rows in points.groupby(["series", "kind"], sort=False):
         _line(axes, str(series), str(kind), rows.sort_values("x"), looks[str(series)])
     if name in LOG_Y:

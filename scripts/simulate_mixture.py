@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "refinement": [],
             **{name: [] for name in SWEEPS},
         }
-        measured = []
+        measured: list[pd.DataFrame] = []
         for seed in args.seeds:
             mixture = model(args, seed)
             for teacher in teachers(args, mixture):
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measurements = pd.concat(measured, ignore_index=True)[list(IDENTITY)].drop_duplicates(
             ignore_index=True
         )
-        write_parquet(measurements, artifact.path("measurements.parquet"))
+        write_parquet(measurements[list(IDENTITY)], artifact.path("measurements.parquet"))
         artifact.record(
             seeds=args.seeds,
             rows={f"{name}.csv": len(found) for name, found in rows.items()},

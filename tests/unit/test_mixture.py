@@ -357,8 +357,10 @@ def test_the_figure_draws_its_csv(tables, tmp_path):
 
 def test_a_simulation_of_uniform_inputs_is_drawn_without_bound(tmp_path):
     manifest = tmp_path / "uniform" / "manifest.json"
-    simulate_mixture.main([*SMALL, "--inputs", "uniform", "--seeds", "1", "--output", str(manifest)])
+    flags = ["--inputs", "uniform", "--seeds", "1", "--distances", "0", "--noises"]
+    simulate_mixture.main([*SMALL, *flags, "--output", str(manifest)])
     points = plot_mixture.read_points(manifest)
     assert "bound" not in set(points["kind"])
+    assert "noisy" not in set(points["panel"])  # the panel says so, and the figure is drawn
     _, note = plot_mixture.draw(points, manifest)
     assert "No bound is known" in note and "One seed" in note
