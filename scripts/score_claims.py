@@ -35,16 +35,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.spec("--world-data", nargs="*", default=[], help="data sets that come from a made-up world")
     args = parser.parse_args(argv)
 
-    from w2s import scorecard, scorecard_output
+    from w2s import paper_numbers, scorecard, scorecard_output
     from w2s.claims import read_claims
-    from w2s.evidence import read_measurements
+    from w2s.measured import read_measurements
     from w2s.printed import printed_results
     from w2s.results import read_published
     from w2s.statistics import Bootstrap
     from w2s.tables import write_csv
 
     claims, published = read_claims(args.claims), read_published(args.published)
-    scorecard.check_published(claims, published)
+    paper_numbers.check_published(claims, published)
     bootstrap = Bootstrap(args.bootstrap, args.bootstrap_seed)
     results = scorecard.score(claims, read_measurements(args.tables), published, bootstrap, args.world_data)
     printed = printed_results(claims, published)

@@ -15,15 +15,13 @@ are refused with file and key.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-from w2s.errors import ConfigError
+from w2s.checked_yaml import Node, read_yaml
 
 METRICS = (
     *("reward", "tokens", "win", "score", "agreement", "chosen_reward", "rejected_reward"),
@@ -187,7 +185,7 @@ def read_claims(path: Path) -> Claims:
     Raises:
         ConfigError: no valid YAML, a key that is unknown, missing, double or of the wrong kind; file and key are named.
     """
-    node = _Node(_read_yaml(path), str(path), "")
+    node = Node(read_yaml(path), str(path), "")
     needs = {name: str(words) for name, words in node.take("needs", dict, {}).items()}
     scales = {entry.key_name: _scale(entry) for entry in node.mapping("scales")}
     claims = tuple(_claim(entry, scales, needs) for entry in node.sequence("claims"))
@@ -199,14 +197,14 @@ def read_claims(path: Path) -> Claims:
     return found
 
 
-def _claim(node: _Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Claim:
+def _claim(node: Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Claim:
     parts = tuple(_part(entry, scales, needs) for entry in node.sequence("parts"))
     claim = Claim(node.take("id", str), node.take("text", str), node.take("place", str), parts)
     node.done()
     return claim
 
 
-def _part(node: _Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Part:
+def _part(node: Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Part:
     """One part; what its statistic and its test need must be there, and nothing that they do not take."""
     statistic = node.choice("statistic", STATISTICS, "difference")
     test = node.choice("test", TESTS)
@@ -238,7 +236,7 @@ def _part(node: _Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) ->
     return part
 
 
-def _scale(node: _Node) -> Scale:
+def _scale(node: Node) -> Scale:
     right = _side(node, "right") if node.has("right") else None
     scale = Scale(
         node.key_name,
@@ -252,7 +250,7 @@ def _scale(node: _Node) -> Scale:
     return scale
 
 
-def _margin(node: _Node, scales: Mapping[str, Scale]) -> Margin:
+def _margin(node: Node, scales: Mapping[str, Scale]) -> Margin:
     entry = node.child("margin")
     margin = Margin(entry.number("value"), entry.choice("of", tuple(scales), None), entry.take("reason", str))
     entry.done()
@@ -261,7 +259,7 @@ def _margin(node: _Node, scales: Mapping[str, Scale]) -> Margin:
     return margin
 
 
-def _side(node: _Node, key: str) -> Side:
+def _side(node: Node, key: str) -> Side:
     entry = node.child(key)
     words = entry.take("arm", str)
     match = _ARM.fullmatch(words)
@@ -288,14 +286,14 @@ def _ranks(rank: str | None) -> tuple[int, int | None]:
     return first, None if rank and rank.endswith("+") else first
 
 
-def _pick(node: _Node, key: str) -> str | None:
+def _pick(node: Node, key: str) -> str | None:
     pick = node.take(key, str, None)
     if pick is not None and not _PICK.fullmatch(pick):
         raise node.error(key, f"{pick!r} picks nothing", "smallest, smallest 2, largest, others")
     return pick
 
 
-def _fraction(node: _Node) -> Fraction:
+def _fraction(node: Node) -> Fraction:
     text = node.take("exceptions", str, "0")
     try:
         fraction = Fraction(text)
@@ -306,7 +304,7 @@ def _fraction(node: _Node) -> Fraction:
     return fraction
 
 
-def _printed(node: _Node) -> Printed:
+def _printed(node: Node) -> Printed:
     printed = Printed(
         tuple(node.names("plus")),
         tuple(node.names("minus", required=False)),
@@ -316,7 +314,7 @@ def _printed(node: _Node) -> Printed:
     return printed
 
 
-def _printed_check(node: _Node) -> PrintedCheck:
+def _printed_check(node: Node) -> PrintedCheck:
     kind = node.choice("kind", PRINTED)
     pairs = []
     for entry in node.sequence("pairs"):
@@ -343,149 +341,7 @@ def _printed_check(node: _Node) -> PrintedCheck:
     return check
 
 
-def _check_unique(names: Sequence[str], node: _Node, what: str) -> None:
+def _check_unique(names: Sequence[str], node: Node, what: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise node.error("claims", f"ids of {what} occur twice: {', '.join(twice)}", "one id for one thing")
-
-
-# -- YAML --------------------------------------------------------------------------------------------------
-
-_MISSING: Any = object()
-
-
-class _Node:
-    """A mapping of the file that knows its place and which of its keys have been read."""
-
-    def __init__(self, content: object, file: str, place: str) -> None:
-        self._file, self._place = file, place
-        if not isinstance(content, dict):
-            raise ConfigError("no mapping of keys", where=self.where(""), instead="key: value")
-        self._content: dict[str, Any] = content
-        self._read: set[str] = set()
-
-    @property
-    def key_name(self) -> str:
-        """The key under which the node itself stands."""
-        return self._place.rpartition(".")[2]
-
-    def where(self, key: str) -> str:
-        """File and key."""
-        return f"{self._file}: {'.'.join(filter(None, [self._place, key])) or 'top'}"
-
-    def error(self, key: str, what: str, instead: str) -> ConfigError:
-        """An error at a key."""
-        return ConfigError(what, where=self.where(key), instead=instead)
-
-    def has(self, key: str) -> bool:
-        """Whether the key is there."""
-        return key in self._content
-
-    def take(self, key: str, kind: type, default: Any = _MISSING) -> Any:
-        """The value of a key, checked to be of a kind."""
-        self._read.add(key)
-        if key not in self._content:
-            if default is _MISSING:
-                raise self.error(key, f"the key {key} is missing", f"{key}: <{kind.__name__}>")
-            return default
-        value = self._content[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.error(key, f"{value!r} is no {kind.__name__}", f"{key}: <{kind.__name__}>")
-        return value
-
-    def number(self, key: str, default: Any = _MISSING) -> Any:
-        """A number."""
-        self._read.add(key)
-        value = self._content.get(key, default)
-        if value is _MISSING:
-            raise self.error(key, f"the key {key} is missing", f"{key}: <number>")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(key, f"{value!r} is no number", f"{key}: <number>")
-        return float(value)
-
-    def choice(self, key: str, known: Sequence[str], default: Any = _MISSING) -> Any:
-        """One of some words."""
-        value = self.take(key, str, default)
-        if value is not default and value not in known:
-            raise self.error(key, f"unknown {key} {value!r}", f"one of {', '.join(known)}")
-        return value
-
-    def choices(self, key: str, known: Sequence[str]) -> list[str]:
-        """A list of some words."""
-        values = self.names(key, required=False)
-        for value in values:
-            if value not in known:
-                raise self.error(key, f"unknown {key} {value!r}", f"some of {', '.join(known)}")
-        return values
-
-    def names(self, key: str, required: bool = True) -> list[str]:
-        """A name or a list of names."""
-        self._read.add(key)
-        value = self._content.get(key, [])
-        names = [value] if isinstance(value, str) else value
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise self.error(key, f"{value!r} is no list of names", f"{key}: [<name>, ...]")
-        if required and not names:
-            raise self.error(key, f"the key {key} is missing", f"{key}: [<name>, ...]")
-        return names
-
-    def last(self, key: str) -> str:
-        """The last key of a node: it is read, and no other may be left."""
-        value = self.take(key, str)
-        self.done()
-        return value
-
-    def child(self, key: str) -> _Node:
-        """The mapping below a key."""
-        return _Node(self.take(key, dict), self._file, ".".join(filter(None, [self._place, key])))
-
-    def mapping(self, key: str) -> list[_Node]:
-        """A mapping of mappings."""
-        place = ".".join(filter(None, [self._place, key]))
-        return [
-            _Node(value, self._file, f"{place}.{name}") for name, value in self.take(key, dict, {}).items()
-        ]
-
-    def sequence(self, key: str, required: bool = True) -> list[_Node]:
-        """A list of mappings; each is named by its id where it has one."""
-        values = self.take(key, list, _MISSING if required else [])
-        if required and not values:
-            raise self.error(key, f"{key} is empty", "at least one entry")
-        place = ".".join(filter(None, [self._place, key]))
-        names = [
-            value.get("id", str(number)) if isinstance(value, dict) else str(number)
-            for number, value in enumerate(values, 1)
-        ]
-        return [
-            _Node(value, self._file, f"{place}[{name}]") for name, value in zip(names, values, strict=True)
-        ]
-
-    def done(self) -> None:
-        """Refuse keys that nobody read, with the nearest one that would have been."""
-        for key in self._content:
-            if key not in self._read:
-                near = difflib.get_close_matches(str(key), sorted(self._read), n=1)
-                instead = f"{near[0]}?" if near else f"one of {', '.join(sorted(self._read))}"
-                raise self.error(str(key), f"unknown key {key!r}", instead)
-
-
-def _read_yaml(path: Path) -> object:
-    """A YAML file; a key that stands twice in a mapping is refused, not overwritten."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Safe loader that refuses double keys."""
-
-        def construct_mapping(self, node, deep=False):
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.value != "<<"]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} stands twice", node.start_mark
-                    )
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"not a readable YAML file: {error}", where=path) from None

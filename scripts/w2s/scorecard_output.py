@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from w2s.claims import Claims
+from w2s.paper_numbers import UNIT_FREE
 from w2s.printed import CheckResult
 from w2s.results import interval, number, signed
 from w2s.scorecard import (
@@ -21,7 +22,6 @@ from w2s.scorecard import (
     OPPOSITE,
     REPRODUCED,
     SILENT,
-    UNIT_FREE,
     VERDICTS,
     ClaimResult,
     Finding,
