@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = cli.StageParser(__doc__ or "")
     parser.input("--tables", nargs="*", help="manifests of the experiments' tables")
-    parser.input("--claims", help="published/claims-a.yaml")
-    parser.input("--published", help="published/values.csv")
+    parser.input("--claims", help="a paper's claims, published/claims-a.yaml")
+    parser.input("--published", help="the paper's numbers, published/values.csv")
     parser.input("--template", help="the page's Jinja template (report/scorecard.html)")
     parser.output("--csv", help="one row per comparison")
     parser.output("--json", help="the same, nested, with all texts")
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     bootstrap = Bootstrap(args.bootstrap, args.bootstrap_seed)
     results = scorecard.score(claims, read_measurements(args.tables), published, bootstrap, args.world_data)
     printed = printed_results(claims, published)
-    page = render(args.template, scorecard_output.page(claims, results, printed, args.spec))
+    numbers = f"{args.published.parent.name}/{args.published.name}"
+    page = render(args.template, scorecard_output.page(claims, results, printed, args.spec, numbers))
     write_csv(scorecard_output.table(results), args.csv)
     document = scorecard_output.document(claims, results, printed, args.spec)
     write_json(document, args.json)

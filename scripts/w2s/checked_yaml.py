@@ -27,6 +27,11 @@ class Node:
         """The key under which the node itself stands."""
         return self._place.rpartition(".")[2]
 
+    @property
+    def keys(self) -> list[str]:
+        """All keys, in their order."""
+        return [str(key) for key in self._content]
+
     def where(self, key: str) -> str:
         """File and key."""
         return f"{self._file}: {'.'.join(filter(None, [self._place, key])) or 'top'}"
@@ -96,6 +101,15 @@ class Node:
     def child(self, key: str) -> Node:
         """The mapping below a key."""
         return Node(self.take(key, dict), self._file, ".".join(filter(None, [self._place, key])))
+
+    def texts(self, key: str, defaults: Any) -> dict[str, str]:
+        """The texts below a key, for the fields of a dataclass; those that are not there as in ``defaults``."""
+        found = vars(defaults)
+        if self.has(key):
+            entry = self.child(key)
+            found = {name: entry.take(name, str, text) for name, text in found.items()}
+            entry.done()
+        return dict(found)
 
     def mapping(self, key: str) -> list[Node]:
         """A mapping of mappings."""

@@ -9,6 +9,8 @@ feedback of that policy, in the order in which the experiment lists it. The same
     weak each     each of them, one comparison for each      human sft     the student after SFT only
     weak 2+       each from the second one on
 
+For paper B a feedback is a refinement and its policy the first word of its name: ``naive``, ``icl``, ``infer``, ...
+
 Everything is checked before a number is read: an unknown key, a name that leads nowhere and a test without what it needs
 are refused with file and key.
 """
@@ -17,8 +19,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 from w2s.checked_yaml import Node, read_yaml
@@ -26,14 +29,16 @@ from w2s.checked_yaml import Node, read_yaml
 METRICS = (
     *("reward", "tokens", "win", "score", "agreement", "chosen_reward", "rejected_reward"),
     *("consistency", "vote", "similarity", "gap", "sides"),
+    *("content", "style", "balance", "both", "correct", "marker", "words", "copied", "excess_risk"),
 )
 STATISTICS = ("difference", "level", "trend", "r_squared")
 TESTS = ("above", "below", "no-lower", "equal")
 JUDGES = ("main", "other", "any")
-ALONG = ("share", "beta")
-PRINTED = ("welch", "sign", "differences")
+ALONG = ("share", "beta", "shown", "weak")
+PRINTED = ("welch", "sign", "differences", "counts")
+COUNTED = ("above", "below", "equal")
 _ARM = re.compile(r"(?P<policy>[a-z]+)(?: (?P<rank>\d+\+?|each))?(?P<sft> sft)?")
-_PICK = re.compile(r"(smallest|largest)( \d+)?|others")
+_PICK = re.compile(r"(smallest|largest)( \d+)?|others|all")
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Side:
         ranks: first and last rank, counted from 1; the last is None for "and all that follow".
         sft: the student before preference optimisation.
         recipe: rank of the recipe in the experiment, None where recipes are not compared.
-        beta, share: ``"smallest"``, ``"smallest 2"``, ``"largest"``, ``"others"`` (those the other side leaves).
+        beta, share, shown: ``"smallest"``, ``"smallest 2"``, ``"largest"``, ``"others"`` (those the other side leaves),
+            ``"all"``. With ``shown`` all feedback of the policy is one arm, told apart by its number of examples.
     """
 
     policy: str
@@ -54,6 +60,7 @@ class Side:
     recipe: int | None = None
     beta: str | None = None
     share: str | None = None
+    shown: str | None = None
 
     @property
     def text(self) -> str:
@@ -61,7 +68,9 @@ class Side:
         first, last = self.ranks
         rank = "" if (first, last) == (1, 1) else f" no. {first}" if last else f", each from no. {first} on"
         more = [f"recipe no. {self.recipe}"] if self.recipe else []
-        more += [f"{name} {pick}" for name, pick in (("beta", self.beta), ("share", self.share)) if pick]
+        more += [
+            f"{name} {getattr(self, name)}" for name in ("beta", "share", "shown") if getattr(self, name)
+        ]
         return f"{self.policy}{rank}{' after SFT' if self.sft else ''}" + (
             f" ({', '.join(more)})" if more else ""
         )
@@ -90,7 +99,7 @@ class Scale:
     metric: str
     left: Side
     right: Side | None
-    published: Printed
+    published: Printed | None
 
 
 @dataclass(frozen=True)
@@ -130,25 +139,45 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, in our words, with the place where it stands."""
+    """A claim of the paper, in our words, with the place where it stands.
+
+    A definition has no parts: ``definition`` says how the workflow keeps to it.
+    """
 
     id: str
     text: str
     place: str
     parts: tuple[Part, ...]
+    definition: str = ""
 
 
 @dataclass(frozen=True)
 class PrintedCheck:
-    """A computation on the paper's own numbers: what they can bear; ``signs`` if all differences should have one sign."""
+    """A computation on the paper's own numbers: what they can bear; ``signs`` if all differences should have one sign.
+
+    ``counts`` has groups of differences (sum of plus minus sum of minus) instead of pairs, and counts those that lie
+    above, below or within ``within`` of zero.
+    """
 
     id: str
     text: str
     kind: str
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...] = ()
     variances: tuple[str, str] | None = None
     seeds: int | None = None
     signs: bool = False
+    test: str = ""
+    within: float = 0.0
+    groups: tuple[tuple[str, tuple[Printed, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the page calls things: parts that a made-up world is silent on, the paper's numbers, how they came out."""
+
+    silent: str = "Parts that need what made-up data do not have"
+    numbers: str = "the paper's own printed numbers"
+    printed: str = "The paper printed"
 
 
 @dataclass(frozen=True)
@@ -161,6 +190,7 @@ class Claims:
     needs: Mapping[str, str]
     claims: tuple[Claim, ...]
     printed: tuple[PrintedCheck, ...] = field(default=())
+    words: Words = field(default=Words())
 
     @property
     def parts(self) -> list[Part]:
@@ -171,7 +201,8 @@ class Claims:
     def published_ids(self) -> set[str]:
         """Every id of a printed value that the file refers to."""
         numbers = [number for part in self.parts for number in part.published]
-        numbers += [scale.published for scale in self.scales.values()]
+        numbers += [scale.published for scale in self.scales.values() if scale.published]
+        numbers += [number for check in self.printed for _, group in check.groups for number in group]
         found = {name for number in numbers for name in number.ids}
         found |= {name for part in self.parts for _, name in part.series}
         for check in self.printed:
@@ -190,7 +221,8 @@ def read_claims(path: Path) -> Claims:
     scales = {entry.key_name: _scale(entry) for entry in node.mapping("scales")}
     claims = tuple(_claim(entry, scales, needs) for entry in node.sequence("claims"))
     printed = tuple(_printed_check(entry) for entry in node.sequence("printed", required=False))
-    found = Claims(node.take("paper", str), node.take("title", str), scales, needs, claims, printed)
+    words = Words(**node.texts("words", Words()))
+    found = Claims(node.take("paper", str), node.take("title", str), scales, needs, claims, printed, words)
     node.done()
     _check_unique([claim.id for claim in claims], node, "claims")
     _check_unique([part.id for part in found.parts], node, "parts")
@@ -198,8 +230,9 @@ def read_claims(path: Path) -> Claims:
 
 
 def _claim(node: Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Claim:
-    parts = tuple(_part(entry, scales, needs) for entry in node.sequence("parts"))
-    claim = Claim(node.take("id", str), node.take("text", str), node.take("place", str), parts)
+    definition = node.take("definition", str, "")
+    parts = () if definition else tuple(_part(entry, scales, needs) for entry in node.sequence("parts"))
+    claim = Claim(node.take("id", str), node.take("text", str), node.take("place", str), parts, definition)
     node.done()
     return claim
 
@@ -208,6 +241,11 @@ def _part(node: Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> 
     """One part; what its statistic and its test need must be there, and nothing that they do not take."""
     statistic = node.choice("statistic", STATISTICS, "difference")
     test = node.choice("test", TESTS)
+    along = node.choice("along", ALONG) if statistic == "trend" else None
+    left = _side(node, "left")
+    if along and getattr(left, along, None):
+        raise node.error("left", f"a pick of {along} in a trend along it", "no pick")
+    has_right = statistic in ("difference", "r_squared") or (along == "weak" and node.has("right"))
     part = Part(
         id=node.take("id", str),
         text=node.take("text", str),
@@ -215,18 +253,18 @@ def _part(node: Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> 
         statistic=statistic,
         metric=node.choice("metric", METRICS),
         test=test,
-        left=_side(node, "left"),
-        right=_side(node, "right") if statistic in ("difference", "r_squared") else None,
+        left=replace(left, shown="all") if along == "shown" else left,
+        right=_side(node, "right") if has_right else None,
         third=_side(node, "third") if statistic == "r_squared" else None,
         judge=node.choice("judge", JUDGES, "main"),
         share=_pick(node, "share"),
-        along=node.choice("along", ALONG) if statistic == "trend" else None,
+        along=along,
         reference=node.number("reference") if statistic == "level" else None,
         margin=_margin(node, scales) if test in ("no-lower", "equal") else None,
         scale=node.choice("scale", tuple(scales), None),
         exceptions=_fraction(node),
         needs=tuple(node.choices("needs", tuple(needs))),
-        published=tuple(_printed(entry) for entry in node.sequence("published", required=False)),
+        published=_printed_list(node, "published", required=False),
         published_unit=node.number("published_unit", 1.0),
         series=tuple(
             (entry.number("at"), entry.last("value")) for entry in node.sequence("series", required=False)
@@ -244,7 +282,7 @@ def _scale(node: Node) -> Scale:
         node.choice("metric", METRICS),
         _side(node, "left"),
         right,
-        _printed(node.child("published")),
+        _printed(node.child("published"))[0] if node.has("published") else None,
     )
     node.done()
     return scale
@@ -274,6 +312,7 @@ def _side(node: Node, key: str) -> Side:
         entry.take("recipe", int, None),
         _pick(entry, "beta"),
         _pick(entry, "share"),
+        _pick(entry, "shown"),
     )
     entry.done()
     return side
@@ -289,7 +328,7 @@ def _ranks(rank: str | None) -> tuple[int, int | None]:
 def _pick(node: Node, key: str) -> str | None:
     pick = node.take(key, str, None)
     if pick is not None and not _PICK.fullmatch(pick):
-        raise node.error(key, f"{pick!r} picks nothing", "smallest, smallest 2, largest, others")
+        raise node.error(key, f"{pick!r} picks nothing", "smallest, smallest 2, largest, others, all")
     return pick
 
 
@@ -304,18 +343,36 @@ def _fraction(node: Node) -> Fraction:
     return fraction
 
 
-def _printed(node: Node) -> Printed:
-    printed = Printed(
-        tuple(node.names("plus")),
-        tuple(node.names("minus", required=False)),
-        tuple(node.names("half", required=False)),
-    )
+def _printed_list(node: Node, key: str, required: bool = True) -> tuple[Printed, ...]:
+    return tuple(number for entry in node.sequence(key, required) for number in _printed(entry))
+
+
+def _printed(node: Node) -> tuple[Printed, ...]:
+    """One number; with ``each``, a list of words for each name in braces, one for every combination of the words."""
+    words = {}
+    if node.has("each"):
+        lists = node.child("each")
+        words = {name: lists.names(name) for name in lists.keys}
+    ids = {name: node.names(name, required=name == "plus") for name in ("plus", "minus", "half")}
     node.done()
-    return printed
+    try:
+        return tuple(
+            Printed(
+                *(
+                    tuple(text.format_map(dict(zip(words, combination, strict=True))) for text in texts)
+                    for texts in ids.values()
+                )
+            )
+            for combination in product(*words.values())
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise node.error("each", f"no words for {error}", "a list for each name in braces") from None
 
 
 def _printed_check(node: Node) -> PrintedCheck:
     kind = node.choice("kind", PRINTED)
+    if kind == "counts":
+        return _counts(node)
     pairs = []
     for entry in node.sequence("pairs"):
         pairs.append((entry.take("left", str), entry.take("right", str)))
@@ -336,6 +393,23 @@ def _printed_check(node: Node) -> PrintedCheck:
         variances,
         node.take("seeds", int) if kind == "welch" else None,
         node.take("signs", bool, False) if kind == "differences" else False,
+    )
+    node.done()
+    return check
+
+
+def _counts(node: Node) -> PrintedCheck:
+    groups = []
+    for entry in node.sequence("groups"):
+        groups.append((entry.take("label", str), _printed_list(entry, "differences")))
+        entry.done()
+    check = PrintedCheck(
+        node.take("id", str),
+        node.take("text", str),
+        "counts",
+        test=node.choice("test", COUNTED),
+        within=node.number("within", 0.0),
+        groups=tuple(groups),
     )
     node.done()
     return check

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Metrics whose values mean the same whoever measured them.
-UNIT_FREE = ("win", "agreement", "consistency", "vote", "similarity", "sides")
+UNIT_FREE = ("win", "agreement", "consistency", "vote", "similarity", "sides", "correct", "both", "marker")
 NOTHING = float("nan")
 
 
@@ -25,7 +25,7 @@ def check_published(claims: Claims, published: pd.DataFrame) -> None:
     if unknown:
         raise DataError(
             f"the claims refer to {len(unknown)} unknown ids of published values: {', '.join(unknown[:5])}",
-            instead="ids of published/values.csv",
+            instead="ids of the table of published values",
         )
 
 
@@ -38,10 +38,12 @@ def printed_value(number: Printed, part: Part | None, published: pd.DataFrame) -
 
 
 def printed_label(number: Printed, published: pd.DataFrame) -> str:
-    """What tells a printed number from the others of its part: student, teacher, setting."""
+    """What tells a printed number from the others of its part: data set (paper B), student, teacher, setting."""
     row = published.loc[number.plus[0]]
-    more = [row["setting"]] if len(number.plus) == 1 else []
-    return " · ".join(str(word) for word in (row["student"], row["teacher"], *more) if word)
+    names = [row["data"]] if row["paper"] == "B" else []
+    names += [row["student"], row["teacher"]]
+    names += [row["setting"]] if len(number.plus) == 1 else []
+    return " · ".join(str(word) for word in names if word)
 
 
 def printed_slope(part: Part, published: pd.DataFrame) -> float:
@@ -64,7 +66,8 @@ def printed_effect(numbers: Sequence[Printed], part: Part, published: pd.DataFra
 
 def printed_scale(part: Part, claims: Claims, published: pd.DataFrame) -> float:
     """The part's scale as the paper printed it, NaN without one."""
-    return printed_value(claims.scales[part.scale].published, None, published) if part.scale else NOTHING
+    number = claims.scales[part.scale].published if part.scale else None
+    return printed_value(number, None, published) if number else NOTHING
 
 
 def printed_numbers(part: Part) -> list[Printed]:
@@ -74,9 +77,14 @@ def printed_numbers(part: Part) -> list[Printed]:
 
 def printed_of(comparison: Comparison, part: Part, published: pd.DataFrame) -> list[Printed]:
     """The paper's number of the very same comparison: same student and, where it printed several for it, the same
-    beta, judge and teachers; empty if that leaves none or more than one."""
+    data set, beta or refiner, judge and teachers; empty if that leaves none or more than one."""
     same = [number for number in printed_numbers(part) if same_student(comparison, number.plus[0], published)]
-    for column, fits in (("setting", _fits_beta), ("gold", _fits_judge), ("teacher", _fits_teachers)):
+    for column, fits in (
+        ("data", _fits_data),
+        ("setting", _fits_setting),
+        ("gold", _fits_judge),
+        ("teacher", _fits_teachers),
+    ):
         if len({tuple(published.loc[list(number.ids), column]) for number in same}) > 1:
             same = [number for number in same if fits(comparison, number, published)]
     return same if len(same) == 1 else []
@@ -84,9 +92,10 @@ def printed_of(comparison: Comparison, part: Part, published: pd.DataFrame) -> l
 
 def on_scale(numbers: Sequence[Printed], part: Part, claims: Claims, published: pd.DataFrame) -> bool:
     """Whether the part's scale was printed for the student of these numbers (it was for one student only)."""
-    if part.scale is None:
+    scale = claims.scales[part.scale].published if part.scale else None
+    if scale is None:
         return False
-    student = published["student"][claims.scales[part.scale].published.plus[0]]
+    student = published["student"][scale.plus[0]]
     return all(published["student"][number.plus[0]] == student for number in numbers)
 
 
@@ -96,11 +105,15 @@ def same_student(comparison: Comparison, name: str, published: pd.DataFrame) -> 
     return not student or not comparison.student or same_model(student) == same_model(comparison.student)
 
 
-def _fits_beta(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
-    setting = str(published["setting"][number.plus[0]])
-    if not setting.startswith("beta="):
-        return True
-    return math.isclose(float(setting.removeprefix("beta=")), comparison.beta)
+def _fits_data(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
+    return same_model(str(published["data"][number.plus[0]])) == same_model(comparison.data)
+
+
+def _fits_setting(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
+    kind, _, value = str(published["setting"][number.plus[0]]).partition("=")
+    if kind == "refiner":
+        return same_model(value) == same_model(comparison.refiner)
+    return kind != "beta" or math.isclose(float(value), comparison.beta)
 
 
 def _fits_judge(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
@@ -110,6 +123,8 @@ def _fits_judge(comparison: Comparison, number: Printed, published: pd.DataFrame
 
 def _fits_teachers(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
     teachers = [str(published["teacher"][name]) for name in (*number.plus[:1], *number.minus[:1])]
+    if comparison.weak:
+        return all(not teacher or same_model(teacher) == same_model(comparison.weak) for teacher in teachers)
     named = [arm.partition("-")[2] for arm in comparison.arms]
     return all(
         not teacher or not name or same_model(teacher) == same_model(name)
@@ -132,6 +147,8 @@ def expected_effect(
     the data are real it is taken as it is; in a made-up world NaN is all that can be said.
     """
     numbers = list(same) or printed_numbers(part)
+    if not numbers:
+        return NOTHING
     if part.metric in UNIT_FREE:
         return printed_effect(numbers, part, published)
     scaled = [number for number in numbers if on_scale([number], part, claims, published)]

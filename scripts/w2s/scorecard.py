@@ -54,6 +54,7 @@ OPPOSITE = "not reproduced"
 OPEN = "inconclusive"
 NOT_RUN = "not run"
 SILENT = "cannot speak"
+DEFINITION = "definition"
 VERDICTS = (REPRODUCED, DIRECTION, OPEN, OPPOSITE, NOT_RUN, SILENT)
 JUDGED = (REPRODUCED, DIRECTION, OPEN, OPPOSITE)
 SIGNIFICANCE = 0.05
@@ -343,7 +344,9 @@ def part_verdict(result: PartResult) -> str:
 
 
 def judge_claim(claim: Claim, parts: Sequence[PartResult]) -> ClaimResult:
-    """A claim's verdict from those of its parts."""
+    """A claim's verdict from those of its parts; a definition is none to be judged."""
+    if claim.definition:
+        return ClaimResult(claim, DEFINITION, False)
     verdicts = [part.verdict for part in parts]
     judged = [verdict for verdict in verdicts if verdict in JUDGED]
     partial = bool(judged) and (len(judged) < len(verdicts) or any(part.missing for part in parts))
