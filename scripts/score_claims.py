@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = cli.StageParser(__doc__ or "")
     parser.input("--tables", nargs="*", help="manifests of the experiments' tables")
-    parser.input("--claims", help="published/claims-a.yaml")
-    parser.input("--published", help="published/values.csv")
+    parser.input("--claims", help="a paper's claims, published/claims-a.yaml")
+    parser.input("--published", help="the paper's numbers, published/values.csv")
     parser.input("--template", help="the page's Jinja template (report/scorecard.html)")
     parser.output("--csv", help="one row per comparison")
     parser.output("--json", help="the same, nested, with all texts")
@@ -35,20 +35,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.spec("--world-data", nargs="*", default=[], help="data sets that come from a made-up world")
     args = parser.parse_args(argv)
 
-    from w2s import scorecard, scorecard_output
+    from w2s import paper_numbers, scorecard, scorecard_output
     from w2s.claims import read_claims
-    from w2s.evidence import read_measurements
+    from w2s.measured import read_measurements
     from w2s.printed import printed_results
     from w2s.results import read_published
     from w2s.statistics import Bootstrap
     from w2s.tables import write_csv
 
     claims, published = read_claims(args.claims), read_published(args.published)
-    scorecard.check_published(claims, published)
+    paper_numbers.check_published(claims, published)
     bootstrap = Bootstrap(args.bootstrap, args.bootstrap_seed)
     results = scorecard.score(claims, read_measurements(args.tables), published, bootstrap, args.world_data)
     printed = printed_results(claims, published)
-    page = render(args.template, scorecard_output.page(claims, results, printed, args.spec))
+    numbers = f"{args.published.parent.name}/{args.published.name}"
+    page = render(args.template, scorecard_output.page(claims, results, printed, args.spec, numbers))
     write_csv(scorecard_output.table(results), args.csv)
     document = scorecard_output.document(claims, results, printed, args.spec)
     write_json(document, args.json)

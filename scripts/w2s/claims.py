@@ -9,33 +9,36 @@ feedback of that policy, in the order in which the experiment lists it. The same
     weak each     each of them, one comparison for each      human sft     the student after SFT only
     weak 2+       each from the second one on
 
+For paper B a feedback is a refinement and its policy the first word of its name: ``naive``, ``icl``, ``infer``, ...
+
 Everything is checked before a number is read: an unknown key, a name that leads nowhere and a test without what it needs
 are refused with file and key.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
-from typing import Any
 
-from w2s.errors import ConfigError
+from w2s.checked_yaml import Node, read_yaml
 
 METRICS = (
     *("reward", "tokens", "win", "score", "agreement", "chosen_reward", "rejected_reward"),
     *("consistency", "vote", "similarity", "gap", "sides"),
+    *("content", "style", "balance", "both", "correct", "marker", "words", "copied", "excess_risk"),
 )
 STATISTICS = ("difference", "level", "trend", "r_squared")
 TESTS = ("above", "below", "no-lower", "equal")
 JUDGES = ("main", "other", "any")
-ALONG = ("share", "beta")
-PRINTED = ("welch", "sign", "differences")
+ALONG = ("share", "beta", "shown", "weak")
+PRINTED = ("welch", "sign", "differences", "counts")
+COUNTED = ("above", "below", "equal")
 _ARM = re.compile(r"(?P<policy>[a-z]+)(?: (?P<rank>\d+\+?|each))?(?P<sft> sft)?")
-_PICK = re.compile(r"(smallest|largest)( \d+)?|others")
+_PICK = re.compile(r"(smallest|largest)( \d+)?|others|all")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Side:
         ranks: first and last rank, counted from 1; the last is None for "and all that follow".
         sft: the student before preference optimisation.
         recipe: rank of the recipe in the experiment, None where recipes are not compared.
-        beta, share: ``"smallest"``, ``"smallest 2"``, ``"largest"``, ``"others"`` (those the other side leaves).
+        beta, share, shown: ``"smallest"``, ``"smallest 2"``, ``"largest"``, ``"others"`` (those the other side leaves),
+            ``"all"``. With ``shown`` all feedback of the policy is one arm, told apart by its number of examples.
     """
 
     policy: str
@@ -56,6 +60,7 @@ class Side:
     recipe: int | None = None
     beta: str | None = None
     share: str | None = None
+    shown: str | None = None
 
     @property
     def text(self) -> str:
@@ -63,7 +68,9 @@ class Side:
         first, last = self.ranks
         rank = "" if (first, last) == (1, 1) else f" no. {first}" if last else f", each from no. {first} on"
         more = [f"recipe no. {self.recipe}"] if self.recipe else []
-        more += [f"{name} {pick}" for name, pick in (("beta", self.beta), ("share", self.share)) if pick]
+        more += [
+            f"{name} {getattr(self, name)}" for name in ("beta", "share", "shown") if getattr(self, name)
+        ]
         return f"{self.policy}{rank}{' after SFT' if self.sft else ''}" + (
             f" ({', '.join(more)})" if more else ""
         )
@@ -92,7 +99,7 @@ class Scale:
     metric: str
     left: Side
     right: Side | None
-    published: Printed
+    published: Printed | None
 
 
 @dataclass(frozen=True)
@@ -132,25 +139,45 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, in our words, with the place where it stands."""
+    """A claim of the paper, in our words, with the place where it stands.
+
+    A definition has no parts: ``definition`` says how the workflow keeps to it.
+    """
 
     id: str
     text: str
     place: str
     parts: tuple[Part, ...]
+    definition: str = ""
 
 
 @dataclass(frozen=True)
 class PrintedCheck:
-    """A computation on the paper's own numbers: what they can bear; ``signs`` if all differences should have one sign."""
+    """A computation on the paper's own numbers: what they can bear; ``signs`` if all differences should have one sign.
+
+    ``counts`` has groups of differences (sum of plus minus sum of minus) instead of pairs, and counts those that lie
+    above, below or within ``within`` of zero.
+    """
 
     id: str
     text: str
     kind: str
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...] = ()
     variances: tuple[str, str] | None = None
     seeds: int | None = None
     signs: bool = False
+    test: str = ""
+    within: float = 0.0
+    groups: tuple[tuple[str, tuple[Printed, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the page calls things: parts that a made-up world is silent on, the paper's numbers, how they came out."""
+
+    silent: str = "Parts that need what made-up data do not have"
+    numbers: str = "the paper's own printed numbers"
+    printed: str = "The paper printed"
 
 
 @dataclass(frozen=True)
@@ -163,6 +190,7 @@ class Claims:
     needs: Mapping[str, str]
     claims: tuple[Claim, ...]
     printed: tuple[PrintedCheck, ...] = field(default=())
+    words: Words = field(default=Words())
 
     @property
     def parts(self) -> list[Part]:
@@ -173,7 +201,8 @@ class Claims:
     def published_ids(self) -> set[str]:
         """Every id of a printed value that the file refers to."""
         numbers = [number for part in self.parts for number in part.published]
-        numbers += [scale.published for scale in self.scales.values()]
+        numbers += [scale.published for scale in self.scales.values() if scale.published]
+        numbers += [number for check in self.printed for _, group in check.groups for number in group]
         found = {name for number in numbers for name in number.ids}
         found |= {name for part in self.parts for _, name in part.series}
         for check in self.printed:
@@ -187,29 +216,36 @@ def read_claims(path: Path) -> Claims:
     Raises:
         ConfigError: no valid YAML, a key that is unknown, missing, double or of the wrong kind; file and key are named.
     """
-    node = _Node(_read_yaml(path), str(path), "")
+    node = Node(read_yaml(path), str(path), "")
     needs = {name: str(words) for name, words in node.take("needs", dict, {}).items()}
     scales = {entry.key_name: _scale(entry) for entry in node.mapping("scales")}
     claims = tuple(_claim(entry, scales, needs) for entry in node.sequence("claims"))
     printed = tuple(_printed_check(entry) for entry in node.sequence("printed", required=False))
-    found = Claims(node.take("paper", str), node.take("title", str), scales, needs, claims, printed)
+    words = Words(**node.texts("words", Words()))
+    found = Claims(node.take("paper", str), node.take("title", str), scales, needs, claims, printed, words)
     node.done()
     _check_unique([claim.id for claim in claims], node, "claims")
     _check_unique([part.id for part in found.parts], node, "parts")
     return found
 
 
-def _claim(node: _Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Claim:
-    parts = tuple(_part(entry, scales, needs) for entry in node.sequence("parts"))
-    claim = Claim(node.take("id", str), node.take("text", str), node.take("place", str), parts)
+def _claim(node: Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Claim:
+    definition = node.take("definition", str, "")
+    parts = () if definition else tuple(_part(entry, scales, needs) for entry in node.sequence("parts"))
+    claim = Claim(node.take("id", str), node.take("text", str), node.take("place", str), parts, definition)
     node.done()
     return claim
 
 
-def _part(node: _Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Part:
+def _part(node: Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> Part:
     """One part; what its statistic and its test need must be there, and nothing that they do not take."""
     statistic = node.choice("statistic", STATISTICS, "difference")
     test = node.choice("test", TESTS)
+    along = node.choice("along", ALONG) if statistic == "trend" else None
+    left = _side(node, "left")
+    if along and getattr(left, along, None):
+        raise node.error("left", f"a pick of {along} in a trend along it", "no pick")
+    has_right = statistic in ("difference", "r_squared") or (along == "weak" and node.has("right"))
     part = Part(
         id=node.take("id", str),
         text=node.take("text", str),
@@ -217,18 +253,18 @@ def _part(node: _Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) ->
         statistic=statistic,
         metric=node.choice("metric", METRICS),
         test=test,
-        left=_side(node, "left"),
-        right=_side(node, "right") if statistic in ("difference", "r_squared") else None,
+        left=replace(left, shown="all") if along == "shown" else left,
+        right=_side(node, "right") if has_right else None,
         third=_side(node, "third") if statistic == "r_squared" else None,
         judge=node.choice("judge", JUDGES, "main"),
         share=_pick(node, "share"),
-        along=node.choice("along", ALONG) if statistic == "trend" else None,
+        along=along,
         reference=node.number("reference") if statistic == "level" else None,
         margin=_margin(node, scales) if test in ("no-lower", "equal") else None,
         scale=node.choice("scale", tuple(scales), None),
         exceptions=_fraction(node),
         needs=tuple(node.choices("needs", tuple(needs))),
-        published=tuple(_printed(entry) for entry in node.sequence("published", required=False)),
+        published=_printed_list(node, "published", required=False),
         published_unit=node.number("published_unit", 1.0),
         series=tuple(
             (entry.number("at"), entry.last("value")) for entry in node.sequence("series", required=False)
@@ -238,7 +274,7 @@ def _part(node: _Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) ->
     return part
 
 
-def _scale(node: _Node) -> Scale:
+def _scale(node: Node) -> Scale:
     right = _side(node, "right") if node.has("right") else None
     scale = Scale(
         node.key_name,
@@ -246,13 +282,13 @@ def _scale(node: _Node) -> Scale:
         node.choice("metric", METRICS),
         _side(node, "left"),
         right,
-        _printed(node.child("published")),
+        _printed(node.child("published"))[0] if node.has("published") else None,
     )
     node.done()
     return scale
 
 
-def _margin(node: _Node, scales: Mapping[str, Scale]) -> Margin:
+def _margin(node: Node, scales: Mapping[str, Scale]) -> Margin:
     entry = node.child("margin")
     margin = Margin(entry.number("value"), entry.choice("of", tuple(scales), None), entry.take("reason", str))
     entry.done()
@@ -261,7 +297,7 @@ def _margin(node: _Node, scales: Mapping[str, Scale]) -> Margin:
     return margin
 
 
-def _side(node: _Node, key: str) -> Side:
+def _side(node: Node, key: str) -> Side:
     entry = node.child(key)
     words = entry.take("arm", str)
     match = _ARM.fullmatch(words)
@@ -276,6 +312,7 @@ def _side(node: _Node, key: str) -> Side:
         entry.take("recipe", int, None),
         _pick(entry, "beta"),
         _pick(entry, "share"),
+        _pick(entry, "shown"),
     )
     entry.done()
     return side
@@ -288,14 +325,14 @@ def _ranks(rank: str | None) -> tuple[int, int | None]:
     return first, None if rank and rank.endswith("+") else first
 
 
-def _pick(node: _Node, key: str) -> str | None:
+def _pick(node: Node, key: str) -> str | None:
     pick = node.take(key, str, None)
     if pick is not None and not _PICK.fullmatch(pick):
-        raise node.error(key, f"{pick!r} picks nothing", "smallest, smallest 2, largest, others")
+        raise node.error(key, f"{pick!r} picks nothing", "smallest, smallest 2, largest, others, all")
     return pick
 
 
-def _fraction(node: _Node) -> Fraction:
+def _fraction(node: Node) -> Fraction:
     text = node.take("exceptions", str, "0")
     try:
         fraction = Fraction(text)
@@ -306,18 +343,36 @@ def _fraction(node: _Node) -> Fraction:
     return fraction
 
 
-def _printed(node: _Node) -> Printed:
-    printed = Printed(
-        tuple(node.names("plus")),
-        tuple(node.names("minus", required=False)),
-        tuple(node.names("half", required=False)),
-    )
+def _printed_list(node: Node, key: str, required: bool = True) -> tuple[Printed, ...]:
+    return tuple(number for entry in node.sequence(key, required) for number in _printed(entry))
+
+
+def _printed(node: Node) -> tuple[Printed, ...]:
+    """One number; with ``each``, a list of words for each name in braces, one for every combination of the words."""
+    words = {}
+    if node.has("each"):
+        lists = node.child("each")
+        words = {name: lists.names(name) for name in lists.keys}
+    ids = {name: node.names(name, required=name == "plus") for name in ("plus", "minus", "half")}
     node.done()
-    return printed
+    try:
+        return tuple(
+            Printed(
+                *(
+                    tuple(text.format_map(dict(zip(words, combination, strict=True))) for text in texts)
+                    for texts in ids.values()
+                )
+            )
+            for combination in product(*words.values())
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise node.error("each", f"no words for {error}", "a list for each name in braces") from None
 
 
-def _printed_check(node: _Node) -> PrintedCheck:
+def _printed_check(node: Node) -> PrintedCheck:
     kind = node.choice("kind", PRINTED)
+    if kind == "counts":
+        return _counts(node)
     pairs = []
     for entry in node.sequence("pairs"):
         pairs.append((entry.take("left", str), entry.take("right", str)))
@@ -343,149 +398,24 @@ def _printed_check(node: _Node) -> PrintedCheck:
     return check
 
 
-def _check_unique(names: Sequence[str], node: _Node, what: str) -> None:
+def _counts(node: Node) -> PrintedCheck:
+    groups = []
+    for entry in node.sequence("groups"):
+        groups.append((entry.take("label", str), _printed_list(entry, "differences")))
+        entry.done()
+    check = PrintedCheck(
+        node.take("id", str),
+        node.take("text", str),
+        "counts",
+        test=node.choice("test", COUNTED),
+        within=node.number("within", 0.0),
+        groups=tuple(groups),
+    )
+    node.done()
+    return check
+
+
+def _check_unique(names: Sequence[str], node: Node, what: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise node.error("claims", f"ids of {what} occur twice: {', '.join(twice)}", "one id for one thing")
-
-
-# -- YAML --------------------------------------------------------------------------------------------------
-
-_MISSING: Any = object()
-
-
-class _Node:
-    """A mapping of the file that knows its place and which of its keys have been read."""
-
-    def __init__(self, content: object, file: str, place: str) -> None:
-        self._file, self._place = file, place
-        if not isinstance(content, dict):
-            raise ConfigError("no mapping of keys", where=self.where(""), instead="key: value")
-        self._content: dict[str, Any] = content
-        self._read: set[str] = set()
-
-    @property
-    def key_name(self) -> str:
-        """The key under which the node itself stands."""
-        return self._place.rpartition(".")[2]
-
-    def where(self, key: str) -> str:
-        """File and key."""
-        return f"{self._file}: {'.'.join(filter(None, [self._place, key])) or 'top'}"
-
-    def error(self, key: str, what: str, instead: str) -> ConfigError:
-        """An error at a key."""
-        return ConfigError(what, where=self.where(key), instead=instead)
-
-    def has(self, key: str) -> bool:
-        """Whether the key is there."""
-        return key in self._content
-
-    def take(self, key: str, kind: type, default: Any = _MISSING) -> Any:
-        """The value of a key, checked to be of a kind."""
-        self._read.add(key)
-        if key not in self._content:
-            if default is _MISSING:
-                raise self.error(key, f"the key {key} is missing", f"{key}: <{kind.__name__}>")
-            return default
-        value = self._content[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.error(key, f"{value!r} is no {kind.__name__}", f"{key}: <{kind.__name__}>")
-        return value
-
-    def number(self, key: str, default: Any = _MISSING) -> Any:
-        """A number."""
-        self._read.add(key)
-        value = self._content.get(key, default)
-        if value is _MISSING:
-            raise self.error(key, f"the key {key} is missing", f"{key}: <number>")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(key, f"{value!r} is no number", f"{key}: <number>")
-        return float(value)
-
-    def choice(self, key: str, known: Sequence[str], default: Any = _MISSING) -> Any:
-        """One of some words."""
-        value = self.take(key, str, default)
-        if value is not default and value not in known:
-            raise self.error(key, f"unknown {key} {value!r}", f"one of {', '.join(known)}")
-        return value
-
-    def choices(self, key: str, known: Sequence[str]) -> list[str]:
-        """A list of some words."""
-        values = self.names(key, required=False)
-        for value in values:
-            if value not in known:
-                raise self.error(key, f"unknown {key} {value!r}", f"some of {', '.join(known)}")
-        return values
-
-    def names(self, key: str, required: bool = True) -> list[str]:
-        """A name or a list of names."""
-        self._read.add(key)
-        value = self._content.get(key, [])
-        names = [value] if isinstance(value, str) else value
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise self.error(key, f"{value!r} is no list of names", f"{key}: [<name>, ...]")
-        if required and not names:
-            raise self.error(key, f"the key {key} is missing", f"{key}: [<name>, ...]")
-        return names
-
-    def last(self, key: str) -> str:
-        """The last key of a node: it is read, and no other may be left."""
-        value = self.take(key, str)
-        self.done()
-        return value
-
-    def child(self, key: str) -> _Node:
-        """The mapping below a key."""
-        return _Node(self.take(key, dict), self._file, ".".join(filter(None, [self._place, key])))
-
-    def mapping(self, key: str) -> list[_Node]:
-        """A mapping of mappings."""
-        place = ".".join(filter(None, [self._place, key]))
-        return [
-            _Node(value, self._file, f"{place}.{name}") for name, value in self.take(key, dict, {}).items()
-        ]
-
-    def sequence(self, key: str, required: bool = True) -> list[_Node]:
-        """A list of mappings; each is named by its id where it has one."""
-        values = self.take(key, list, _MISSING if required else [])
-        if required and not values:
-            raise self.error(key, f"{key} is empty", "at least one entry")
-        place = ".".join(filter(None, [self._place, key]))
-        names = [
-            value.get("id", str(number)) if isinstance(value, dict) else str(number)
-            for number, value in enumerate(values, 1)
-        ]
-        return [
-            _Node(value, self._file, f"{place}[{name}]") for name, value in zip(names, values, strict=True)
-        ]
-
-    def done(self) -> None:
-        """Refuse keys that nobody read, with the nearest one that would have been."""
-        for key in self._content:
-            if key not in self._read:
-                near = difflib.get_close_matches(str(key), sorted(self._read), n=1)
-                instead = f"{near[0]}?" if near else f"one of {', '.join(sorted(self._read))}"
-                raise self.error(str(key), f"unknown key {key!r}", instead)
-
-
-def _read_yaml(path: Path) -> object:
-    """A YAML file; a key that stands twice in a mapping is refused, not overwritten."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Safe loader that refuses double keys."""
-
-        def construct_mapping(self, node, deep=False):
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.value != "<<"]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} stands twice", node.start_mark
-                    )
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"not a readable YAML file: {error}", where=path) from None

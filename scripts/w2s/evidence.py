@@ -1,9 +1,10 @@
-"""Measurements of experiments, and the comparisons that a claim's part asks of them.
+"""The comparisons that a claim's part asks of an experiment's measurements.
 
 A part names arms by role; here the roles meet an experiment. A comparison is made for every setting (data set, labelled
-share, student, recipe, judge) in which the arms occur, except along what the part itself compares. What one comparison
-holds is not numbers yet but weighted cells, so that a difference, its margin and the margin's own noise are drawn
-together.
+share, student, recipe, judge, weak labeller, refiner) in which the arms occur, except along what the part itself
+compares. An arm without one of these, such as gold labels, which no weak model wrote, stands beside all that have it.
+What one comparison holds is not numbers yet but weighted cells, so that a difference, its margin and the margin's own
+noise are drawn together.
 """
 
 from __future__ import annotations
@@ -12,39 +13,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import combinations, product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from w2s.artifact import load
 from w2s.claims import Claims, Part, Scale, Side
 from w2s.errors import DataError, JoinError
+from w2s.measured import Measurements
 from w2s.results import policy_of, share_label
 from w2s.statistics import pair
-from w2s.tables import read_parquet
 
-FILE = "measurements.parquet"
-TEXTS = ["experiment", "data", "share", "student", "arm", "feedback", "recipe", "step"]
-COLUMNS = [*TEXTS, "beta", "metric", "judge", "seed", "id", "value"]
-SETTING = ["data", "share", "student", "recipe", "judge"]
+SETTING = ["data", "share", "student", "recipe", "judge", "weak", "refiner"]
+# Of these an arm may have none: it then belongs to every one.
+OF_ANY = ("student", "recipe", "weak", "refiner")
+LABELS = "labels:"
 # Measured on the responses to test prompts: both sides of a comparison have the same cells.
-PER_PROMPT = ("reward", "tokens", "win", "score", "similarity")
+PER_PROMPT = (
+    *("reward", "tokens", "win", "score", "similarity"),
+    *("content", "style", "balance", "both", "correct", "marker", "words", "copied"),
+)
 Terms = list[tuple[float, pd.DataFrame]]
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """Measurements of one experiment.
-
-    ``frame`` has COLUMNS; ``feedback`` lists the sources in the order in which the experiment has them.
-    """
-
-    experiment: str
-    frame: pd.DataFrame
-    main_judge: str
-    feedback: tuple[str, ...]
-    where: Path
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,7 @@ class Comparison:
 
     Attributes:
         label: what tells the setting from the part's others; empty if it is the only one.
-        data, share, student, beta, judge: of the setting, empty (NaN) where they are compared or do not apply.
+        data, share, student, beta, judge, weak, refiner: of the setting, empty (NaN) where they are compared or do not apply.
         terms: weighted cells whose means add up to the statistic; for ``r_squared`` the cells of the three arms.
         scale: weighted cells of the difference that margin and effect are measured in; None if the part has none.
         missing: why the comparison cannot be made, empty if it can.
@@ -69,96 +57,12 @@ class Comparison:
     terms: Terms = field(default_factory=list)
     scale: Terms | None = None
     missing: str = ""
+    weak: str = ""
+    refiner: str = ""
 
 
 class Absent(Exception):
     """An arm that a comparison needs does not occur; the message says which."""
-
-
-# -- reading -----------------------------------------------------------------------------------------------
-
-
-def read_measurements(manifests: Sequence[Path]) -> dict[str, Measurements]:
-    """The measurements of each experiment, by its name.
-
-    Raises:
-        DataError: a value is missing or not finite, or two manifests hold the same experiment.
-        JoinError: a measurement occurs twice.
-    """
-    found: dict[str, Measurements] = {}
-    for manifest in manifests:
-        measurements = read_experiment(manifest)
-        if measurements.experiment in found:
-            raise DataError(
-                f"experiment {measurements.experiment!r} is given twice",
-                where=f"{found[measurements.experiment].where} and {manifest}",
-                instead="each experiment once",
-            )
-        found[measurements.experiment] = measurements
-    return found
-
-
-def read_experiment(manifest: Path) -> Measurements:
-    """The measurements of one tables artifact, with the gap and the side of each labelled pair added."""
-    artifact = load(manifest)
-    path = artifact.path(FILE)
-    frame = read_parquet(path, COLUMNS)[COLUMNS].reset_index(drop=True)
-    frame = check(frame, path)
-    experiments = frame["experiment"].unique()
-    if len(experiments) > 1:
-        raise DataError(f"several experiments: {', '.join(experiments)}", where=path, instead="one")
-    name = str(experiments[0]) if len(experiments) else str(artifact.spec.get("experiment", ""))
-    sources = tuple(dict.fromkeys(source for source in frame["feedback"] if source))
-    frame = pd.concat([frame, *pair_metrics(frame, path)], ignore_index=True)
-    return Measurements(name, frame, str(artifact.spec.get("main_gold", "")), sources, manifest)
-
-
-def check(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table with texts as texts (empty where missing); values checked to be finite, rows to be unique."""
-    for name in (*TEXTS, "metric", "judge", "id"):
-        frame[name] = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
-    wrong = np.flatnonzero(~np.isfinite(frame["value"].astype(float)))
-    if len(wrong):
-        row = frame.iloc[wrong[0]]
-        raise DataError(
-            f"{len(wrong)} values are missing or not finite",
-            where=f"{path}, row {wrong[0]}: {row['arm']}, {row['metric']}, seed {row['seed']}, id {row['id']}",
-        )
-    twice = np.flatnonzero(frame.duplicated([*TEXTS, "beta", "metric", "judge", "seed", "id"]))
-    if len(twice):
-        row = frame.iloc[twice[0]]
-        raise JoinError(
-            f"{len(twice)} measurements occur twice",
-            where=f"{path}, row {twice[0]}: {row['arm']}, {row['metric']}, seed {row['seed']}, id {row['id']}",
-        )
-    return frame
-
-
-def pair_metrics(frame: pd.DataFrame, path: Path) -> list[pd.DataFrame]:
-    """Per labelled pair its ``gap`` (chosen minus rejected reward) and its ``sides``: 1 if the judge prefers the
-    chosen response, half for a tie (paper A, table 2 and section 4)."""
-    keys = [*TEXTS, "judge", "seed", "id"]
-    chosen, rejected = (
-        frame.loc[frame["metric"] == metric, [*keys, "beta", "value"]]
-        for metric in ("chosen_reward", "rejected_reward")
-    )
-    if chosen.empty and rejected.empty:
-        return []
-    both = chosen.merge(rejected.drop(columns="beta"), on=keys, how="outer", indicator=True, sort=False)
-    lone = both[both["_merge"] != "both"]
-    if len(lone):
-        row = lone.iloc[0]
-        raise JoinError(
-            f"{len(lone)} labelled pairs have the reward of one response only",
-            where=f"{path}: {row['feedback']}, seed {row['seed']}, id {row['id']}",
-            instead="chosen_reward and rejected_reward of every pair",
-        )
-    gap = both["value_x"] - both["value_y"]
-    agrees = pd.Series(np.where(gap > 0, 1.0, np.where(gap < 0, 0.0, 0.5)), gap.index)
-    return [
-        both.assign(metric=metric, value=values)[COLUMNS]
-        for metric, values in (("gap", gap), ("sides", agrees))
-    ]
 
 
 # -- comparisons -------------------------------------------------------------------------------------------
@@ -172,22 +76,36 @@ def comparisons(part: Part, measurements: Measurements, claims: Claims) -> list[
         DataError: several teachers where one is meant.
     """
     frame = _rows(part, measurements)
-    dimensions = [name for name in SETTING if name not in _compared(part)]
-    with_feedback = frame[frame["feedback"] != ""]
-    distinct = with_feedback[dimensions].drop_duplicates()
-    settings = [dict(zip(dimensions, map(str, row), strict=True)) for row in distinct.itertuples(index=False)]
-    told = [name for name in dimensions if with_feedback[name].nunique() > 1]
+    settings = _settings(part, frame, measurements.feedback)
+    told = [name for name in SETTING if len({setting.get(name) for setting in settings}) > 1]
+    sides = _sides(part)
     found = []
     for setting in settings:
         rows = frame[_in_setting(frame, setting)]
-        sides = [side for side in (part.left, part.right, part.third) if side is not None]
         for arms in _arms(sides, measurements.feedback):
-            labels = [_shown(name, setting[name], rows) for name in told]
+            labels = [_in_words(name, setting[name], rows) for name in told if setting[name]]
             labels += [" against ".join(arms)] if any(side.ranks[1] is None for side in sides) else []
             found.append(
                 _comparison(part, claims, measurements, rows, setting, list(arms), " · ".join(labels))
             )
     return found
+
+
+def _settings(part: Part, frame: pd.DataFrame, feedback: Sequence[str]) -> list[dict[str, str]]:
+    """The settings in which one of the part's arms occurs (any arm, if it has un-tuned ones only); those that another
+    one fills in are left out."""
+    dimensions = [name for name in SETTING if name not in _compared(part)]
+    wanted = {name for side in _sides(part) for name in feedback if _plays(side, name)}
+    rows = frame[frame["feedback"].isin(wanted)]
+    rows = rows if len(rows) else frame[frame["feedback"] != ""]
+    distinct = rows[dimensions].drop_duplicates().itertuples(index=False)
+    found = [dict(zip(dimensions, map(str, row), strict=True)) for row in distinct]
+    return [one for one in found if not any(_fills_in(other, one) for other in found if other != one)]
+
+
+def _fills_in(one: dict[str, str], other: dict[str, str]) -> bool:
+    """Whether a setting is another one but for what that leaves open."""
+    return all(value == other[name] or (name in OF_ANY and not other[name]) for name, value in one.items())
 
 
 def _comparison(
@@ -200,20 +118,22 @@ def _comparison(
     label: str,
 ) -> Comparison:
     betas = rows.loc[rows["feedback"] != "", "beta"].dropna().unique()
-    data, share, student, judge = (setting.get(name, "") for name in ("data", "share", "student", "judge"))
     beta = float(betas[0]) if len(betas) == 1 else float("nan")
+    names = {name: value for name, value in setting.items() if name != "recipe"}
     where = f"experiment {measurements.experiment}, part {part.id}, {label or 'only setting'}"
     try:
         terms = _terms(part, rows, arms, where)
         scale = _scale(part, claims, rows, measurements) if part.scale or _margin_scale(part) else None
     except Absent as absent:
-        return Comparison(label, data, share, student, beta, judge, tuple(arms), missing=str(absent))
-    return Comparison(label, data, share, student, beta, judge, tuple(arms), terms, scale)
+        return Comparison(label, **names, beta=beta, arms=tuple(arms), missing=str(absent))
+    return Comparison(label, **names, beta=beta, arms=tuple(arms), terms=terms, scale=scale)
 
 
 def _terms(part: Part, rows: pd.DataFrame, arms: list[str], where: str) -> Terms:
     """Weighted cells of the part's statistic in one setting."""
-    if part.statistic == "trend":
+    if part.along == "weak":
+        return _slope_over_teachers(part, rows, arms, where)
+    if part.along:
         return _slope(part, rows, arms[0])
     groups = [_groups(side, part, rows, arm) for side, arm in zip(_sides(part), arms, strict=True)]
     if part.statistic == "r_squared":
@@ -226,17 +146,37 @@ def _terms(part: Part, rows: pd.DataFrame, arms: list[str], where: str) -> Terms
 
 
 def _slope(part: Part, rows: pd.DataFrame, arm: str) -> Terms:
-    """Weights of a least-squares slope per doubling of share or beta."""
+    """Weights of a least-squares slope per doubling of share, beta or number of examples (no examples: left out)."""
     mine = _of_arm(rows, part.left, arm)
-    values = {
-        position: cells[["seed", "id", "value"]]
-        for position, cells in mine.groupby(_position(mine, part.along))
-    }
-    if len(values) < 2:
+    positions = _position(mine, part.along)
+    mine, positions = mine[positions > 0], positions[positions > 0]
+    if positions.nunique() < 2:
         raise Absent(f"{arm} was run at one {part.along} only")
-    logs = np.log2(list(values))
-    weights = (logs - logs.mean()) / ((logs - logs.mean()) ** 2).sum()
-    return [(float(weight), cells) for weight, cells in zip(weights, values.values(), strict=True)]
+    points = [
+        (key[0], cells[["seed", "id", "value"]]) for key, cells in mine.groupby([positions, "feedback"])
+    ]
+    weights = slope_weights(np.log2([position for position, _ in points]))
+    return [(weight, cells) for weight, (_, cells) in zip(weights, points, strict=True)]
+
+
+def _slope_over_teachers(part: Part, rows: pd.DataFrame, arms: list[str], where: str) -> Terms:
+    """Weights of a least-squares slope over the weak models per point of their own score, which is taken as known."""
+    teachers = rows[rows["arm"] == "teacher"].groupby("weak", sort=False)["value"].mean()
+    if teachers.nunique() < 2:
+        raise Absent("weak models of one score only" if len(teachers) else "no measurement of teacher")
+    terms: Terms = []
+    for weight, weak in zip(slope_weights(teachers.to_numpy()), teachers.index, strict=True):
+        mine = rows[rows["weak"].isin([weak, ""])]
+        groups = [_groups(side, part, mine, arm)[0] for side, arm in zip(_sides(part), arms, strict=True)]
+        _check_paired(groups, f"{where}, {weak}")
+        terms += [(sign * weight, cells) for sign, cells in zip((1.0, -1.0), groups, strict=False)]
+    return terms
+
+
+def slope_weights(positions: np.ndarray) -> list[float]:
+    """What each value counts in a least-squares slope over these positions."""
+    off = positions - positions.mean()
+    return [float(weight) for weight in off / (off**2).sum()]
 
 
 def _groups(side: Side, part: Part, rows: pd.DataFrame, arm: str) -> list[pd.DataFrame]:
@@ -247,7 +187,7 @@ def _groups(side: Side, part: Part, rows: pd.DataFrame, arm: str) -> list[pd.Dat
         if len(recipes) < side.recipe:
             raise Absent(f"{arm} was run with {len(recipes)} recipe{'' if len(recipes) == 1 else 's'} only")
         mine = mine[mine["recipe"] == recipes[side.recipe - 1]]
-    for name in ("beta", "share"):
+    for name in ("beta", "share", "shown"):
         pick = getattr(side, name)
         if pick is not None:
             others = [getattr(other, name) for other in _sides(part) if other is not side]
@@ -255,12 +195,18 @@ def _groups(side: Side, part: Part, rows: pd.DataFrame, arm: str) -> list[pd.Dat
             chosen = _picked(sorted(positions.unique()), pick, others)
             if not chosen:
                 raise Absent(f"{arm} was run at too few values of {name}")
-            return [mine.loc[positions == value, ["seed", "id", "value"]] for value in chosen]
+            return [
+                cells[["seed", "id", "value"]]
+                for value in chosen
+                for _, cells in mine[positions == value].groupby("feedback", sort=False)
+            ]
     return [mine[["seed", "id", "value"]]]
 
 
 def _picked(values: list[float], pick: str, others: Sequence[str | None]) -> list[float]:
-    """The values that a pick means: the smallest, the largest, or what the other side's pick leaves."""
+    """The values that a pick means: the smallest, the largest, what the other side's pick leaves, or all."""
+    if pick == "all":
+        return values
     if pick == "others":
         taken = {value for other in others if other for value in _picked(values, other, [])}
         return [value for value in values if value not in taken]
@@ -272,12 +218,17 @@ def _picked(values: list[float], pick: str, others: Sequence[str | None]) -> lis
 
 
 def _position(rows: pd.DataFrame, name: str | None) -> pd.Series:
-    """Labelled share or beta as a number."""
+    """Labelled share, beta or number of examples as a number."""
     if name == "share":
         return rows["share"].map({share: share_number(share) for share in rows["share"].unique()})
-    if rows["beta"].isna().any():
-        raise Absent("measurements without a beta")
-    return rows["beta"]
+    column = str(name)
+    if rows[column].isna().any():
+        raise Absent(
+            "measurements without a number of examples"
+            if name == "shown"
+            else f"measurements without a {name}"
+        )
+    return rows[column]
 
 
 def share_number(share: str) -> float:
@@ -292,14 +243,14 @@ def _scale(part: Part, claims: Claims, rows: pd.DataFrame, measurements: Measure
     """The scale's weighted cells in the same setting. A part that needs them for its margin cannot do without."""
     scale = claims.scales[_margin_scale(part) or part.scale or ""]
     try:
-        return _scale_terms(scale, rows, measurements)
+        return _scale_terms(scale, part, rows, measurements)
     except Absent:
         if _margin_scale(part):
             raise
         return None
 
 
-def _scale_terms(scale: Scale, rows: pd.DataFrame, measurements: Measurements) -> Terms:
+def _scale_terms(scale: Scale, part: Part, rows: pd.DataFrame, measurements: Measurements) -> Terms:
     terms: Terms = []
     for sign, side in ((1.0, scale.left), (-1.0, scale.right)):
         if side is None:
@@ -307,7 +258,8 @@ def _scale_terms(scale: Scale, rows: pd.DataFrame, measurements: Measurements) -
         names = _names(side, measurements.feedback)
         if not names:
             raise Absent(f"no arm {side.text}, which {scale.words} is measured with")
-        terms.append((sign, _of_arm(rows, side, names[0])[["seed", "id", "value"]]))
+        groups = _groups(side, part, rows, names[0])
+        terms += [(sign / len(groups), cells) for cells in groups]
     return terms
 
 
@@ -326,7 +278,10 @@ def _of_arm(rows: pd.DataFrame, side: Side, arm: str) -> pd.DataFrame:
     elif side.policy == "teacher":
         mine = _one_teacher(rows[rows["arm"] == "teacher"], rows)
     else:
-        mine = rows[(rows["feedback"] == arm) & ((rows["step"] == "sft") == side.sft)]
+        plays = (
+            rows["feedback"].map(lambda name: _plays(side, name)) if side.shown else rows["feedback"] == arm
+        )
+        mine = rows[plays.astype(bool) & ((rows["step"] == "sft") == side.sft)]
     if mine.empty:
         raise Absent(f"no measurement of {side.text}")
     return mine
@@ -348,9 +303,9 @@ def _one_teacher(teachers: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows(part: Part, measurements: Measurements) -> pd.DataFrame:
-    """Rows of the part's metric, judge and share."""
+    """Rows of the part's metric, judge and share. How good training labels are is not what a claim is about."""
     frame = measurements.frame
-    frame = frame[frame["metric"] == part.metric]
+    frame = frame[(frame["metric"] == part.metric) & ~frame["arm"].str.startswith(LABELS)]
     if part.judge == "other":
         frame = frame[frame["judge"] != measurements.main_judge]
     elif part.judge == "main" and measurements.main_judge in set(frame["judge"]):
@@ -363,10 +318,13 @@ def _rows(part: Part, measurements: Measurements) -> pd.DataFrame:
 
 
 def _in_setting(frame: pd.DataFrame, setting: dict[str, str]) -> pd.Series:
-    """Rows of a setting. Un-tuned students have no recipe; teachers have neither a recipe nor a student."""
+    """Rows of a setting. Un-tuned students have no recipe; teachers have neither a recipe nor a student; whatever has
+    no weak labeller or refiner belongs to each."""
     inside = pd.Series(True, frame.index)
     for name, value in setting.items():
         same = frame[name] == value
+        if name in OF_ANY:
+            same |= frame[name] == ""
         if name == "recipe":
             same |= frame["arm"].isin(["untuned", "teacher"])
         if name == "student":
@@ -379,7 +337,7 @@ def _compared(part: Part) -> set[str]:
     """What the part itself compares, so that it makes no settings. Each beta is a recipe of its own."""
     compared = {part.along} if part.along else set()
     for side in _sides(part):
-        compared |= {name for name in ("recipe", "beta", "share") if getattr(side, name) is not None}
+        compared |= {name for name in ("recipe", "beta", "share", "shown") if getattr(side, name) is not None}
     return compared | ({"recipe"} if "beta" in compared else set())
 
 
@@ -401,17 +359,23 @@ def _names(side: Side, feedback: Sequence[str]) -> list[str]:
     if side.policy in ("untuned", "teacher"):
         return [side.policy]
     first, last = side.ranks
-    return [source for source in feedback if policy_of(source) == side.policy][first - 1 : last]
+    playing = [source for source in feedback if _plays(side, source)]
+    return playing[:1] if side.shown else playing[first - 1 : last]
 
 
-def _shown(name: str, value: str, rows: pd.DataFrame) -> str:
+def _plays(side: Side, feedback: str) -> bool:
+    """Whether a feedback is of the side's policy: ``"icl-8"`` is of ``icl``."""
+    return policy_of(feedback).partition("-")[0] == side.policy
+
+
+def _in_words(name: str, value: str, rows: pd.DataFrame) -> str:
     """A setting's value in words: a labelled share as a fraction, a recipe by its beta as well."""
     if name == "share":
         return f"labelled share {share_label(value)}"
     if name == "recipe":
         betas = rows.loc[rows["recipe"] == value, "beta"].dropna().unique()
         return f"recipe {value}" + (f" (beta {betas[0]:g})" if len(betas) == 1 else "")
-    return f"judge {value}" if name == "judge" else value
+    return {"judge": "judge ", "weak": "from ", "refiner": "refined by "}.get(name, "") + value
 
 
 def _check_paired(frames: Sequence[pd.DataFrame], where: str) -> None:

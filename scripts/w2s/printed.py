@@ -1,16 +1,18 @@
 """What the paper's own printed numbers can bear: simple tests on published values, before any run of ours.
 
-The paper prints no interval. What it prints of noise is a "variance" over five seeds of one setting; each test that
-needs it is made with both readings of that word, variance and standard deviation.
+Paper A prints no interval. What it prints of noise is a "variance" over five seeds of one setting; each test that
+needs it is made with both readings of that word, variance and standard deviation. Of paper B there are mean scores of
+single runs, released and not printed: differences are counted by their direction.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from w2s.claims import Claims, PrintedCheck
+from w2s.claims import Claims, Printed, PrintedCheck
 from w2s.distributions import sign_test, t_tail
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class CheckResult:
 def printed_results(claims: Claims, published: pd.DataFrame) -> list[CheckResult]:
     """All checks of the file, in its order."""
     values = published.set_index("id")
-    kinds = {"welch": _welch, "sign": _sign, "differences": _differences}
+    kinds = {"welch": _welch, "sign": _sign, "differences": _differences, "counts": _counts}
     return [kinds[check.kind](check, values) for check in claims.printed]
 
 
@@ -120,6 +122,39 @@ def _differences(check: PrintedCheck, values: pd.DataFrame) -> CheckResult:
         else ""
     )
     return CheckResult(check, tuple(rows), f"{words[0].upper()}{words[1:]}.{sign}")
+
+
+def _counts(check: PrintedCheck, values: pd.DataFrame) -> CheckResult:
+    """How many differences of each group lie above and below zero, and how far the outermost ones do."""
+    rows = [_count_row(label, _sums(group, values), check.within) for label, group in check.groups]
+    if len(rows) > 1:
+        everything = [value for _, group in check.groups for value in _sums(group, values)]
+        rows.append(_count_row("all together", everything, check.within))
+    total = rows[-1]
+    ties = int(dict(total.results)["ties"])
+    number = {"above": int(total.left), "below": int(total.right), "equal": ties}[check.test]
+    near = f"within {check.within:g} of zero"
+    where = near if check.test == "equal" else f"{check.test} zero" + (" by more" if check.within else "")
+    aside = f", {ties} {near}" if check.within and check.test != "equal" else ""
+    return CheckResult(
+        check, tuple(rows), f"{number} of {int(total.left + total.right) + ties} lie {where}{aside}."
+    )
+
+
+def _count_row(label: str, differences: Sequence[float], within: float) -> Row:
+    above, below = (sum(sign * value > within for value in differences) for sign in (1, -1))
+    ties = len(differences) - above - below
+    return Row(
+        label, above, below, (("ties", ties), ("smallest", min(differences)), ("largest", max(differences)))
+    )
+
+
+def _sums(group: Sequence[Printed], values: pd.DataFrame) -> list[float]:
+    """Sum of plus minus sum of minus, without the noise of binary fractions."""
+    return [
+        round(float(values["value"][list(number.plus)].sum() - values["value"][list(number.minus)].sum()), 9)
+        for number in group
+    ]
 
 
 def _readings(check: PrintedCheck, values: pd.DataFrame) -> list[tuple[str, tuple[float, float]]]:

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from w2s import power
-from w2s.claims import Claim, Claims, Part, Printed
-from w2s.errors import DataError
+from w2s.claims import Claim, Claims, Part
 from w2s.evidence import Comparison, Measurements, comparisons
 from w2s.inference import (
     Contrast,
@@ -32,7 +31,18 @@ from w2s.inference import (
     holm,
     partial_conjunction,
 )
-from w2s.results import same_model
+from w2s.paper_numbers import (
+    NOTHING,
+    check_published,
+    expected_effect,
+    on_scale,
+    printed_effect,
+    printed_label,
+    printed_of,
+    printed_scale,
+    printed_slope,
+    printed_value,
+)
 from w2s.statistics import Bootstrap
 
 if TYPE_CHECKING:
@@ -44,13 +54,11 @@ OPPOSITE = "not reproduced"
 OPEN = "inconclusive"
 NOT_RUN = "not run"
 SILENT = "cannot speak"
+DEFINITION = "definition"
 VERDICTS = (REPRODUCED, DIRECTION, OPEN, OPPOSITE, NOT_RUN, SILENT)
 JUDGED = (REPRODUCED, DIRECTION, OPEN, OPPOSITE)
 SIGNIFICANCE = 0.05
 FEWEST_SEEDS = 2
-# Metrics whose values mean the same whoever measured them.
-UNIT_FREE = ("win", "agreement", "consistency", "vote", "similarity", "sides")
-NOTHING = float("nan")
 NO_PLAN = power.Plan("", "")
 
 
@@ -153,16 +161,6 @@ def score(
     )
     by_id = {result.part.id: result for result in parts}
     return [judge_claim(claim, [by_id[part.id] for part in claim.parts]) for claim in claims.claims]
-
-
-def check_published(claims: Claims, published: pd.DataFrame) -> None:
-    """Raise DataError, naming them, if the claims refer to values that nobody printed."""
-    unknown = sorted(claims.published_ids - set(published["id"]))
-    if unknown:
-        raise DataError(
-            f"the claims refer to {len(unknown)} unknown ids of published values: {', '.join(unknown[:5])}",
-            instead="ids of published/values.csv",
-        )
 
 
 # -- parts -------------------------------------------------------------------------------------------------
@@ -316,120 +314,6 @@ def plan(part: Part, found: Estimate, effect: float, margin: float, tests: int) 
     )
 
 
-# -- the paper's numbers -----------------------------------------------------------------------------------
-
-
-def printed_value(number: Printed, part: Part | None, published: pd.DataFrame) -> float:
-    """A printed number: mean of some values plus half of others minus the mean of others."""
-    values = published["value"]
-    total = values[list(number.plus)].mean() + values[list(number.half)].sum() / 2
-    total -= values[list(number.minus)].mean() if number.minus else 0.0
-    return float(total) * (part.published_unit if part else 1.0)
-
-
-def printed_label(number: Printed, published: pd.DataFrame) -> str:
-    """What tells a printed number from the others of its part: student, teacher, setting."""
-    row = published.loc[number.plus[0]]
-    more = [row["setting"]] if len(number.plus) == 1 else []
-    return " · ".join(str(word) for word in (row["student"], row["teacher"], *more) if word)
-
-
-def printed_slope(part: Part, published: pd.DataFrame) -> float:
-    """The paper's slope per doubling."""
-    logs = [math.log2(at) for at, _ in part.series]
-    values = [float(published["value"][name]) for _, name in part.series]
-    middle = sum(logs) / len(logs)
-    return sum((log - middle) * value for log, value in zip(logs, values, strict=True)) / sum(
-        (log - middle) ** 2 for log in logs
-    )
-
-
-def printed_effect(numbers: Sequence[Printed], part: Part, published: pd.DataFrame) -> float:
-    """Mean of some printed numbers of a part, from its reference; the slope where the part is a trend."""
-    if part.series:
-        return printed_slope(part, published)
-    values = [printed_value(number, part, published) for number in numbers]
-    return sum(values) / len(values) - (part.reference or 0.0)
-
-
-def printed_scale(part: Part, claims: Claims, published: pd.DataFrame) -> float:
-    """The part's scale as the paper printed it, NaN without one."""
-    return printed_value(claims.scales[part.scale].published, None, published) if part.scale else NOTHING
-
-
-def printed_numbers(part: Part) -> list[Printed]:
-    """All numbers that the paper printed for a part; those of a trend are one."""
-    return [Printed(tuple(name for _, name in part.series))] if part.series else list(part.published)
-
-
-def printed_of(comparison: Comparison, part: Part, published: pd.DataFrame) -> list[Printed]:
-    """The paper's number of the very same comparison: same student and, where it printed several for it, the same
-    beta, judge and teachers; empty if that leaves none or more than one."""
-    same = [number for number in printed_numbers(part) if same_student(comparison, number.plus[0], published)]
-    for column, fits in (("setting", _fits_beta), ("gold", _fits_judge), ("teacher", _fits_teachers)):
-        if len({tuple(published.loc[list(number.ids), column]) for number in same}) > 1:
-            same = [number for number in same if fits(comparison, number, published)]
-    return same if len(same) == 1 else []
-
-
-def on_scale(numbers: Sequence[Printed], part: Part, claims: Claims, published: pd.DataFrame) -> bool:
-    """Whether the part's scale was printed for the student of these numbers (it was for one student only)."""
-    if part.scale is None:
-        return False
-    student = published["student"][claims.scales[part.scale].published.plus[0]]
-    return all(published["student"][number.plus[0]] == student for number in numbers)
-
-
-def same_student(comparison: Comparison, name: str, published: pd.DataFrame) -> bool:
-    """Whether a printed value is of the comparison's student; a value of no student fits any."""
-    student = str(published["student"][name])
-    return not student or not comparison.student or same_model(student) == same_model(comparison.student)
-
-
-def _fits_beta(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
-    setting = str(published["setting"][number.plus[0]])
-    if not setting.startswith("beta="):
-        return True
-    return math.isclose(float(setting.removeprefix("beta=")), comparison.beta)
-
-
-def _fits_judge(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
-    judge = same_model(comparison.judge)
-    return bool(judge) and judge in same_model(str(published["gold"][number.plus[0]]))
-
-
-def _fits_teachers(comparison: Comparison, number: Printed, published: pd.DataFrame) -> bool:
-    teachers = [str(published["teacher"][name]) for name in (*number.plus[:1], *number.minus[:1])]
-    named = [arm.partition("-")[2] for arm in comparison.arms]
-    return all(
-        not teacher or not name or same_model(teacher) == same_model(name)
-        for teacher, name in zip(teachers, named, strict=False)
-    )
-
-
-def expected_effect(
-    part: Part,
-    comparison: Comparison,
-    same: Sequence[Printed],
-    claims: Claims,
-    scale: float,
-    published: pd.DataFrame,
-    world_data: Collection[str],
-) -> float:
-    """The paper's effect in this run's unit, that of the same comparison if there is one, else the part's mean.
-
-    Where the paper printed the scale for that student the effect is the same share of ours; where units are alike or
-    the data are real it is taken as it is; in a made-up world NaN is all that can be said.
-    """
-    numbers = list(same) or printed_numbers(part)
-    if part.metric in UNIT_FREE:
-        return printed_effect(numbers, part, published)
-    scaled = [number for number in numbers if on_scale([number], part, claims, published)]
-    if scaled and scale > 0:
-        return printed_effect(scaled, part, published) / printed_scale(part, claims, published) * scale
-    return NOTHING if comparison.data in world_data else printed_effect(numbers, part, published)
-
-
 # -- verdicts ----------------------------------------------------------------------------------------------
 
 
@@ -460,7 +344,9 @@ def part_verdict(result: PartResult) -> str:
 
 
 def judge_claim(claim: Claim, parts: Sequence[PartResult]) -> ClaimResult:
-    """A claim's verdict from those of its parts."""
+    """A claim's verdict from those of its parts; a definition is none to be judged."""
+    if claim.definition:
+        return ClaimResult(claim, DEFINITION, False)
     verdicts = [part.verdict for part in parts]
     judged = [verdict for verdict in verdicts if verdict in JUDGED]
     partial = bool(judged) and (len(judged) < len(verdicts) or any(part.missing for part in parts))

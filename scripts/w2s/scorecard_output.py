@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,11 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from w2s.claims import Claims
+from w2s.paper_numbers import UNIT_FREE
 from w2s.printed import CheckResult
 from w2s.results import interval, number, signed
 from w2s.scorecard import (
+    DEFINITION,
     DIRECTION,
     FEWEST_SEEDS,
     JUDGED,
@@ -21,7 +24,6 @@ from w2s.scorecard import (
     OPPOSITE,
     REPRODUCED,
     SILENT,
-    UNIT_FREE,
     VERDICTS,
     ClaimResult,
     Finding,
@@ -52,6 +54,8 @@ COLUMNS = (
     ),
     *("paper", "paper_share_of_scale"),
 )
+# Columns that only paper B's comparisons have: they follow the student's.
+TRANSFER = ("weak", "refiner")
 # Class and mark of a verdict on the page: told by word, colour and mark, so that print and colour-blind eyes have two.
 MARKS = {
     REPRODUCED: ("reproduced", "✓"),
@@ -60,8 +64,10 @@ MARKS = {
     OPPOSITE: ("opposite", "✗"),
     NOT_RUN: ("not-run", "–"),
     SILENT: ("silent", "∅"),
+    DEFINITION: ("silent", "≝"),
 }
 TESTS = {"above": "above", "below": "below", "no-lower": "not lower", "equal": "equal"}
+ALONG_WORDS = {"shown": "the number of examples"}
 DIGITS = 9
 CHART_WIDTH, CHART_HEIGHT = 260, 22
 
@@ -82,7 +88,21 @@ def table(results: Sequence[ClaimResult]) -> pd.DataFrame:
             findings = [finding_entry(found) for found in part.findings]
             findings += [comparison_entry(item) | {"reason": item.missing} for item in part.missing]
             rows += [head | entry for entry in findings or [{}]]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        if claim.claim.definition:
+            rows.append({"claim": claim.claim.id, "claim_verdict": claim.verdict, "partial": False})
+    columns = list(COLUMNS)
+    if any(name in row for row in rows for name in TRANSFER):
+        place = columns.index("student") + 1
+        columns[place:place] = TRANSFER
+    return pd.DataFrame(rows, columns=columns)
+
+
+def counts(results: Sequence[ClaimResult]) -> dict[str, int]:
+    """How many claims have each verdict; definitions only where there are any."""
+    found = {
+        verdict: sum(result.verdict == verdict for result in results) for verdict in (*VERDICTS, DEFINITION)
+    }
+    return {verdict: count for verdict, count in found.items() if count or verdict != DEFINITION}
 
 
 def document(
@@ -93,7 +113,7 @@ def document(
         "paper": claims.paper,
         "title": claims.title,
         "spec": spec,
-        "verdicts": {verdict: sum(result.verdict == verdict for result in results) for verdict in VERDICTS},
+        "verdicts": counts(results),
         "claims": [
             {
                 "id": result.claim.id,
@@ -103,6 +123,7 @@ def document(
                 "partial": result.partial,
                 "parts": [part_document(part) for part in result.parts],
             }
+            | ({"definition": result.claim.definition} if result.claim.definition else {})
             for result in results
         ],
         "printed": [
@@ -157,6 +178,7 @@ def part_entry(part: PartResult) -> dict[str, Any]:
 
 def comparison_entry(item) -> dict[str, Any]:
     """Columns that name a comparison."""
+    transfer = {name: getattr(item, name) for name in TRANSFER} if item.weak or item.refiner else {}
     return {
         "setting": item.label,
         "data": item.data,
@@ -165,7 +187,7 @@ def comparison_entry(item) -> dict[str, Any]:
         "beta": rounded(item.beta),
         "judge": item.judge,
         "arms": ";".join(item.arms),
-    }
+    } | transfer
 
 
 def finding_entry(found: Finding) -> dict[str, Any]:
@@ -217,9 +239,13 @@ def plain(value: Any) -> Any:
 
 
 def page(
-    claims: Claims, results: Sequence[ClaimResult], printed: Sequence[CheckResult], spec: dict[str, Any]
+    claims: Claims,
+    results: Sequence[ClaimResult],
+    printed: Sequence[CheckResult],
+    spec: dict[str, Any],
+    published: str,
 ) -> dict[str, Any]:
-    """All that report/scorecard.html shows."""
+    """All that report/scorecard.html shows; ``published`` is the file of published values."""
     testable = sum(part.testable for result in results for part in result.parts)
     return {
         "title": claims.title,
@@ -229,10 +255,13 @@ def page(
         "fewest_seeds": FEWEST_SEEDS,
         "draws": spec["bootstrap"],
         "world_data": ", ".join(spec["world_data"]),
+        "words": {name: prose(words) for name, words in vars(claims.words).items()},
+        "scale": prose(next((scale.words for scale in claims.scales.values()), "")),
+        "published": published,
         "counts": [
             {"verdict": verdict, "mark": MARKS[verdict], "count": count}
-            for verdict in VERDICTS
-            if (count := sum(result.verdict == verdict for result in results))
+            for verdict, count in counts(results).items()
+            if count
         ],
         "claims": [
             {
@@ -242,12 +271,18 @@ def page(
                 "verdict": result.verdict,
                 "mark": MARKS[result.verdict],
                 "partial": result.partial,
+                "definition": result.claim.definition,
                 "parts": [part_page(part) for part in result.parts],
             }
             for result in results
         ],
         "printed": [printed_page(result) for result in printed],
     }
+
+
+def prose(text: str) -> Markup:
+    """A text between tags, where quotes need no escape."""
+    return Markup(html.escape(text, quote=False))
 
 
 def headline(results: Sequence[ClaimResult]) -> str:
@@ -260,8 +295,14 @@ def headline(results: Sequence[ClaimResult]) -> str:
         for verdict in JUDGED
         if (count := sum(result.verdict == verdict for result in judged))
     ]
-    rest = len(results) - len(judged)
+    definitions = sum(result.verdict == DEFINITION for result in results)
+    rest = len(results) - len(judged) - definitions
     left = f"; {rest} could not be judged on this run" if rest else ""
+    left += (
+        f"; {definitions} {'is a definition' if definitions == 1 else 'are definitions'}"
+        if definitions
+        else ""
+    )
     return f"Of {len(results)} claims {', '.join(parts)}{left}."
 
 
@@ -299,7 +340,11 @@ def test_words(part: PartResult) -> str:
         f"{this.left.text} with {this.right.text if this.right else ''} "
         f"against {this.left.text} with {this.third.text if this.third else ''}"
     )
-    words["trend"] = f"{this.left.text}, slope per doubling of {this.along}"
+    words["trend"] = (
+        f"{this.left.text}, slope per doubling of {ALONG_WORDS.get(this.along or '', this.along)}"
+    )
+    if this.along == "weak":
+        words["trend"] = f"{words['difference']}, slope per point of the weak model's own score"
     words["level"] = f"{this.left.text}, level against {number(this.reference or 0.0, 3)}"
     holding = ""
     if len(part.findings) > 1:
@@ -416,14 +461,19 @@ def chart(part: PartResult, found: Finding, reach: float, digits: int) -> Markup
 def printed_page(result: CheckResult) -> dict[str, Any]:
     """A check of printed numbers on the page."""
     names = [name for name, _ in result.rows[0].results]
-    digits = 0 if result.check.kind == "sign" else 2
+    kinds = {"sign": ("wins", "losses"), "counts": ("above", "below")}
+    digits = 0 if result.check.kind in kinds else 2
     return {
         "text": result.check.text,
         "sentence": result.sentence,
-        "names": [("wins", "losses") if result.check.kind == "sign" else ("left", "right"), names],
+        "names": [kinds.get(result.check.kind, ("left", "right")), names],
         "rows": [
             [row.label, number(row.left, digits), number(row.right, digits)]
-            + [p_text(value) if name == "p" else number(value) for name, value in row.results]
+            + [_result_text(name, value) for name, value in row.results]
             for row in result.rows
         ],
     }
+
+
+def _result_text(name: str, value: float) -> str:
+    return p_text(value) if name == "p" else number(value, 0 if name == "ties" else 2)

@@ -14,10 +14,11 @@ import pytest
 import score_claims
 import synthetic_claims
 from synthetic_claims import GOLD, paper_world, rewards, rows, write_tables
-from w2s import scorecard
+from w2s import paper_numbers, scorecard
 from w2s.claims import read_claims
 from w2s.errors import DataError, JoinError
-from w2s.evidence import comparisons, read_experiment, read_measurements
+from w2s.evidence import comparisons
+from w2s.measured import read_experiment, read_measurements
 from w2s.printed import printed_results, welch
 from w2s.results import read_published
 from w2s.scorecard import DIRECTION, NOT_RUN, OPEN, OPPOSITE, REPRODUCED, SILENT
@@ -162,7 +163,7 @@ def test_the_papers_effect_enters_as_a_share_of_the_gain(everything, tmp_path, c
     frame = rewards("a_figure_2a", means, student="tiny", data="world-t2", by_seed=0.2)
     found = judge(tmp_path, claims, published, frame, ("world-t2",))["C1.students"].findings[0]
     part = next(part for part in claims.parts if part.id == "C1.students")
-    effect = scorecard.expected_effect(
+    effect = paper_numbers.expected_effect(
         part, found.comparison, [], claims, 24.1, published.set_index("id"), ("world-t2",)
     )
     assert np.isnan(found.paper) and effect == pytest.approx(2.1)
