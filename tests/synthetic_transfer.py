@@ -63,7 +63,9 @@ def scores(content: float, style: float, *, items: int, seed: int, judge: str = 
     spread = np.linspace(-1, 1, items)
     rows = [("content", judge, content), ("style", judge, style), ("words", "", 80.0)]
     frames = [
-        pd.DataFrame({"id": [f"q{i:03}" for i in range(items)], "metric": metric, "judge": by, "value": mean + spread})
+        pd.DataFrame(
+            {"id": [f"q{i:03}" for i in range(items)], "metric": metric, "judge": by, "value": mean + spread}
+        )
         for metric, by, mean in rows
     ]
     return pd.concat(frames, ignore_index=True)
@@ -82,9 +84,13 @@ def write_records(root: Path, name: RecordsName, kept: int, dropped: Mapping[str
     manifest = root / records_path(name) / "manifest.json"
     reasons = [reason for reason, rows in dropped.items() for _ in range(rows)]
     with Artifact.create(manifest, spec={}, parents={}, script=__file__) as artifact:
-        frame = pd.DataFrame({"id": [f"q{i}" for i in range(kept)], "messages": "[]", "answer": "a", "source": "weak"})
+        frame = pd.DataFrame(
+            {"id": [f"q{i}" for i in range(kept)], "messages": "[]", "answer": "a", "source": "weak"}
+        )
         write_parquet(frame, artifact.path("records.parquet"))
-        frame = pd.DataFrame({"id": [f"d{i}" for i in range(len(reasons))], "source": "weak", "reason": reasons})
+        frame = pd.DataFrame(
+            {"id": [f"d{i}" for i in range(len(reasons))], "source": "weak", "reason": reasons}
+        )
         write_parquet(frame.astype(str), artifact.path("dropped.parquet"))
     return manifest
 
@@ -104,16 +110,29 @@ def write_all(
         for weak in BETTER:
             icl = {"weak": weak, "refiner": STRONG, "refinement": "icl"}
             for name in (AnswersName(*train, "weak", writer=weak), AnswersName(*train, "refined", **icl)):
-                manifests.append(write_scores(root, name, scores(4.0, 6.0, items=items, seed=seed, judge=judge)))
+                manifests.append(
+                    write_scores(root, name, scores(4.0, 6.0, items=items, seed=seed, judge=judge))
+                )
         own = AnswersName(*train, "plain", writer=STRONG)
         manifests.append(write_scores(root, own, scores(8.0, 2.0, items=items, seed=seed, judge=judge)))
     return manifests
 
 
-def tabulate(root: Path, manifests: Sequence[Path], *, records: Sequence[Path] = (), experiment: str = "b_persona") -> Path:
+def tabulate(
+    root: Path, manifests: Sequence[Path], *, records: Sequence[Path] = (), experiment: str = "b_persona"
+) -> Path:
     """Run the script; the manifest of its tables."""
     output = root / "tables" / experiment / "manifest.json"
-    arguments = ["--scores", *manifests, "--records", *records, "--output", output, "--experiment", experiment]
+    arguments = [
+        "--scores",
+        *manifests,
+        "--records",
+        *records,
+        "--output",
+        output,
+        "--experiment",
+        experiment,
+    ]
     arguments += ["--training", TRAIN, "--refinements", json.dumps(REFINEMENTS), "--bootstrap", 200]
     tabulate_transfer.main([str(argument) for argument in arguments])
     return output

@@ -34,7 +34,7 @@ from w2s.errors import DataError, JoinError
 from w2s.statistics import Bootstrap
 from w2s.tables import named, read_parquet
 from w2s.transfer_results import QUALITIES, TEACHER, UNTUNED
-from w2s.transfer_runs import PLAIN, REFINED, TUNED, WEAK, AnswersName, parse_answers, parse_records
+from w2s.transfer_runs import PLAIN, TUNED, WEAK, AnswersName, parse_answers, parse_records
 
 LABELS = "labels:"
 IDENTITY = ["experiment", "data", "share", "student", "arm", "feedback", "recipe", "step", "beta"]
@@ -190,7 +190,9 @@ def panels(table: pd.DataFrame) -> tuple[list[Panel], list[str]]:
             found.append(_panel(key, of_arm, everything))
             by = f" by {judge}" if judge else ""
             absent += [
-                f"{data}, {metric}{by}: {' '.join(filter(None, arm))}" for arm in everyone if arm not in of_arm
+                f"{data}, {metric}{by}: {' '.join(filter(None, arm))}"
+                for arm in everyone
+                if arm not in of_arm
             ]
     return found, absent
 
@@ -207,7 +209,9 @@ def _panel(key: Mapping[str, str], of_arm: Mapping[Any, pd.DataFrame], everythin
     for arm, cells in of_arm.items():
         kept = cells[indices[arm].isin(common)].sort_values(["seed", "id"], ignore_index=True)
         lost = len(cells) - len(kept)
-        panel.append(Arm({**key, **dict(zip(ARM, arm, strict=True))}, kept, len(everything) - len(cells), lost))
+        panel.append(
+            Arm({**key, **dict(zip(ARM, arm, strict=True))}, kept, len(everything) - len(cells), lost)
+        )
     return panel
 
 
@@ -218,7 +222,8 @@ def _check_seeds(key: Mapping[str, str], of_arm: Mapping[Any, pd.DataFrame]) -> 
         if mine != seeds[first]:
             pair = [f"{' '.join(filter(None, who))} has {seeds[who]}" for who in (first, arm)]
             raise JoinError(
-                f"the arms have different seeds: {', '.join(pair)}", where=", ".join(filter(None, key.values()))
+                f"the arms have different seeds: {', '.join(pair)}",
+                where=", ".join(filter(None, key.values())),
             )
 
 
@@ -327,12 +332,16 @@ def labels_table(
         result = statistics.bootstrap_mean(cells[CELLS], bootstrap)
         ends = [result.seeds, result.prompts, result.mean, result.low, result.high]
         rows.append([transfer.name, *names, *ends])
-    counted = pd.DataFrame(_counts(records), columns=["weak", "refiner", "refinement", "metric", "seed", "rows"])
+    counted = pd.DataFrame(
+        _counts(records), columns=["weak", "refiner", "refinement", "metric", "seed", "rows"]
+    )
     for names, counts in counted.groupby(["weak", "refiner", "refinement"], sort=False):
         seeds = counts["seed"].nunique()
         for metric, values in counts.groupby("metric", sort=False)["rows"]:
             mean = float(values.sum()) / seeds
-            rows.append([transfer.name, transfer.training, *names, metric, "", seeds, np.nan, mean, np.nan, np.nan])
+            rows.append(
+                [transfer.name, transfer.training, *names, metric, "", seeds, np.nan, mean, np.nan, np.nan]
+            )
     return pd.DataFrame(rows, columns=LABEL_COLUMNS).astype({"items": "Int64"})
 
 
