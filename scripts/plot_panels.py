@@ -22,15 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 from w2s import cli
 from w2s.errors import DataError
-from w2s.results import experiment_name, records
+from w2s.results import experiment_name, records, rows_where
 from w2s.transfer_results import (
+    LABELS,
     TEACHER,
     UNTUNED,
-    arm_order,
     metric_words,
     of_metric,
     read_transfer,
+    role,
     said,
+    series,
+    series_order,
     series_words,
 )
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from w2s.plotting import Look
 
 METRICS = ("content", "style", "words")
 DRAWN = (
@@ -46,10 +50,9 @@ DRAWN = (
 )
 ROW = ["panel", "data", "student", "refiner"]
 RUN, RELEASED = "this run", "released"
+# The unaligned line of a refiner that is another model than the student's base.
+REFINER = f"{UNTUNED}-refiner"
 TITLES = {
-    "b_figure_1": "Figure 1: strong students of weak persona teachers, TruthfulQA",
-    "b_figure_2": "Figure 2: strong students of weak persona teachers, AlpacaEval",
-    "b_figure_4": "Figure 4: strong students of weak teachers that explain by analogies",
     "b_persona": "What strong students learn from weak teachers of a persona",
     "b_explanation": "What strong students learn from weak teachers that explain by analogies",
 }
@@ -70,11 +73,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from w2s import plotting
     from w2s.tables import write_csv
-    from w2s.transfer_published import released_arms
+    from w2s.transfer_published import pair_roles, released_arms
 
     name = args.artifact or experiment_name(args.tables)
     run = run_points(args.tables, args.metrics, args.data, args.judge)
-    released = points(released_arms(args.published, name), args.metrics, RELEASED)
+    theirs = released_arms(args.published, name)
+    data = pair_roles(list(run["data"]), list(theirs["data"]))
+    released = points(theirs[theirs["data"].isin(data.values())], args.metrics, RELEASED)
     title = TITLES.get(name, f"Strong students against their weak teachers: {name}")
     with plotting.style():
         figure, note = draw(released, run, args.metrics)
@@ -111,25 +116,30 @@ def run_points(tables: Path, metrics: Sequence[str], data: Sequence[str], judge:
 def points(arms: pd.DataFrame, metrics: Sequence[str], panel: str) -> pd.DataFrame:
     """Marks of one kind of panel: each arm of a student with its teacher's place on the x axis.
 
-    An arm whose labels nobody refined stands in the row of every refiner of its student.
+    An arm whose labels nobody refined stands in the row of every refiner of its student. Where the refiner is another
+    model than the student's base, the row has its unaligned line too.
     """
     import pandas as pd
 
-    mine = arms[arms["metric"].isin(metrics)]
+    mine = rows_where(arms[arms["metric"].isin(metrics)], "arm", lambda arm: not arm.startswith(LABELS))
     key = ["data", "metric", "judge", "weak"]
     teachers = mine[mine["arm"] == TEACHER].rename(columns={"mean": "x", "low": "x_low", "high": "x_high"})
-    students = mine[mine["arm"] != TEACHER]
-    marks = students.merge(
+    marks = mine[mine["arm"] != TEACHER].merge(
         teachers[[*key, "x", "x_low", "x_high"]], on=key, how="left", validate="many_to_one"
     )
-    names = dict.fromkeys(teachers["weak"])
-    letters = {weak: chr(ord("A") + place) for place, weak in enumerate(sorted(names))}
+    letters = {weak: chr(ord("A") + place) for place, weak in enumerate(sorted(set(teachers["weak"])))}
     marks = marks.assign(panel=panel, letter=marks["weak"].map(letters).fillna(""))
     rows = []
-    for _, of_student in marks.groupby(["data", "student"], sort=False):
-        refiners = [name for name in dict.fromkeys(of_student["refiner"]) if name] or [""]
-        for refiner in refiners:
+    for (data, student), of_student in marks.groupby(["data", "student"], sort=False):
+        if not (of_student["arm"] != UNTUNED).any():
+            continue
+        for refiner in [name for name in dict.fromkeys(of_student["refiner"]) if name] or [""]:
             rows.append(of_student[of_student["refiner"].isin([refiner, ""])].assign(refiner=refiner))
+            if refiner not in ("", student):
+                line = marks[
+                    (marks["data"] == data) & (marks["student"] == refiner) & (marks["arm"] == UNTUNED)
+                ]
+                rows.append(line.assign(student=student, refiner=refiner, arm=REFINER))
     return pd.concat(rows, ignore_index=True) if rows else marks
 
 
@@ -139,30 +149,28 @@ def draw(released: pd.DataFrame, run: pd.DataFrame, metrics: Sequence[str]) -> t
     from w2s.transfer_looks import looks
 
     whole = _together(released, run)
-    series = sorted(
-        {(row.arm, row.recipe) for row in records(whole) if row.arm != UNTUNED},
-        key=lambda pair: (*arm_order(pair[0]), pair[1]),
-    )
-    look, words = looks(series), series_words(series)
+    names = series(list(zip(whole["arm"], whole["recipe"], strict=True)))
+    whole = whole.assign(series=[names[row.arm, row.recipe] for row in records(whole)])
+    look = looks(sorted({name for name in names.values() if role(name[0]) != UNTUNED}, key=series_order))
     rows = [key for key, _ in whole.groupby(ROW, sort=False)]
     figure = plotting.new_figure(height=1.3 + 2.35 * len(rows))
     grid = figure.subplots(len(rows), len(metrics), squeeze=False)
-    handles: dict[str, Any] = {}
+    handles: dict[tuple[str, str], Any] = {}
     for place, key in enumerate(rows):
         mine = whole[(whole[ROW] == list(key)).all(axis=1)]
         for axes, metric in zip(grid[place], metrics, strict=True):
             marks = mine[mine["metric"] == metric]
-            if marks["mean"].notna().any():
-                handles |= draw_panel(axes, marks, look, words)
+            if len(marks):
+                handles |= draw_panel(axes, marks, look)
                 axes.set_xlabel(f"Weak teacher: {metric_words(metric)}")
                 axes.set_ylabel("Strong student")
             else:
                 axes.set_axis_off()
-        grid[place][0].set_title(row_title(dict(zip(ROW, key, strict=True)), len(rows) > 1))
-    order = [words[pair] for pair in series]
-    labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
+        grid[place][0].set_title(row_title(dict(zip(ROW, key, strict=True)), len(rows) > 1), pad=14)
+    shown = sorted(handles, key=series_order)
     figure.legend(
-        [handles[label] for label in labels], labels, loc="outside upper left", ncols=3, columnspacing=1.5
+        *([handles[name] for name in shown], [series_words(name) for name in shown]),
+        **{"loc": "outside upper left", "ncols": 3, "columnspacing": 1.5},
     )
     note = caption(released, run)
     plotting.add_note(figure, note)
@@ -176,50 +184,55 @@ def row_title(row: Mapping[str, str], several: bool) -> str:
     return f"{row['panel'].capitalize()}: {title}" if several else title
 
 
-def draw_panel(axes: Axes, marks: pd.DataFrame, look: Mapping, words: Mapping) -> dict[str, Any]:
-    """One panel; returns label -> handle for the legend."""
-    from w2s.plotting import GRID, INK, SOFT_INK, UNTUNED_COLOUR
+def draw_panel(axes: Axes, marks: pd.DataFrame, look: Mapping[tuple[str, str], Look]) -> dict:
+    """One panel; returns series -> handle for the legend."""
+    from w2s.plotting import INK
 
-    handles: dict[str, Any] = {}
+    handles = {}
+    for row in records(marks[marks["x"].isna()]):
+        unaligned = role(row.arm) == UNTUNED
+        dashes = {UNTUNED: (0, (3, 1.6)), REFINER: (0, (5, 1.2, 1, 1.2))}.get(row.arm, ":")
+        line = {"color": INK if unaligned else look[row.series].colour, "linewidth": 1.2, "linestyle": dashes}
+        handles[row.series] = axes.axhline(row.mean, **line)
+        if unaligned and row.low == row.low:
+            axes.axhspan(row.low, row.high, color=line["color"], alpha=0.09, linewidth=0, zorder=1)
     placed = marks[marks["x"].notna()]
-    for row in records(marks[marks["arm"] == UNTUNED]):
-        handles["unaligned strong model"] = axes.axhline(
-            row.mean, color=INK, linewidth=1.1, linestyle=(0, (3, 1.6))
-        )
-        if row.low == row.low:
-            axes.axhspan(row.low, row.high, color=UNTUNED_COLOUR, alpha=0.25, linewidth=0, zorder=1)
-    for row in records(marks[marks["x"].isna() & (marks["arm"] != UNTUNED)]):
-        style = {"color": look[row.arm, row.recipe].colour, "linewidth": 1.3, "linestyle": ":"}
-        handles[words[row.arm, row.recipe]] = axes.axhline(row.mean, **style)
     width = float(placed["x"].max() - placed["x"].min()) or 1.0
-    pairs = list(dict.fromkeys(zip(placed["arm"], placed["recipe"], strict=True)))
-    for rank, pair in enumerate(sorted(pairs, key=lambda pair: (*arm_order(pair[0]), pair[1]))):
-        rows = placed[(placed["arm"] == pair[0]) & (placed["recipe"] == pair[1])]
-        apart = 0.018 * width * (rank - (len(pairs) - 1) / 2)
+    names = sorted(set(placed["series"]), key=series_order)
+    for rank, name in enumerate(names):
+        rows = placed[[mine == name for mine in placed["series"]]]
+        apart = 0.018 * width * (rank - (len(names) - 1) / 2)
         for row in records(rows):
             _whiskers(axes, row, row.x + apart)
-        handles[words[pair]] = axes.plot(
-            *(rows["x"] + apart, rows["mean"], look[pair].marker),
-            **{"color": look[pair].colour, "markeredgecolor": INK, "markeredgewidth": 0.7, "markersize": 5.5},
+        handles[name] = axes.plot(
+            *(rows["x"] + apart, rows["mean"], look[name].marker),
+            **{"color": look[name].colour, "markeredgecolor": INK, "markeredgewidth": 0.7, "markersize": 5.5},
             zorder=6,
         )[0]
+    _teachers(axes, placed, width)
+    return handles
+
+
+def _teachers(axes: Axes, placed: pd.DataFrame, width: float) -> None:
+    """The diagonal and the teachers' letters, within the limits that the marks gave."""
+    from w2s.plotting import GRID, SOFT_INK
+
     axes.margins(x=0.14, y=0.14)
-    # The diagonal and the letters are drawn last, within the limits that the marks gave.
     limits, heights = axes.get_xlim(), axes.get_ylim()
     axes.axline((limits[0], limits[0]), slope=1, color=GRID, linewidth=1.0, zorder=0)
     axes.set_xlim(limits)
     axes.set_ylim(heights)
-    for row in records(placed.drop_duplicates("weak")):
+    places: list[tuple[float, str]] = []
+    for row in records(placed.drop_duplicates("weak").sort_values("x")):
         axes.axvline(row.x, color=GRID, linewidth=0.6, zorder=0)
-        axes.annotate(
-            *(row.letter, (row.x, 1.0)),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            fontsize=7.5,
-            color=SOFT_INK,
-        )
-    return handles
+        # Letters that would lie on each other are written as one text.
+        if places and row.x - places[-1][0] < 0.06 * width:
+            places[-1] = (places[-1][0], f"{places[-1][1]} {row.letter}")
+        else:
+            places.append((row.x, row.letter))
+    for x, text in places:
+        where = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+        axes.annotate(text, (x, 1.0), **where, fontsize=7.5, color=SOFT_INK)
 
 
 def _whiskers(axes: Axes, row: Any, x: float) -> None:

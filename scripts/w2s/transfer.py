@@ -33,10 +33,9 @@ from w2s.artifact import load
 from w2s.errors import DataError, JoinError
 from w2s.statistics import Bootstrap
 from w2s.tables import named, read_parquet
-from w2s.transfer_results import QUALITIES, TEACHER, UNTUNED
+from w2s.transfer_results import LABELS, QUALITIES, TEACHER, UNTUNED
 from w2s.transfer_runs import PLAIN, TUNED, WEAK, AnswersName, parse_answers, parse_records
 
-LABELS = "labels:"
 IDENTITY = ["experiment", "data", "share", "student", "arm", "feedback", "recipe", "step", "beta"]
 IDENTITY += ["weak", "refiner", "shown"]
 COLUMNS = [*IDENTITY, "metric", "judge", "seed", "id", "value"]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNTUNED, TEACHER, NAIVE = "untuned", "teacher", "naive"
+# Before the name of a refinement: its labels themselves, on the training questions.
+LABELS = "labels:"
 # Metrics of which more is better; only of these a recovered share of a gap is defined.
 QUALITIES = ("content", "style", "both", "correct")
 METRIC_WORDS = {
@@ -145,15 +147,33 @@ def students(arms: pd.DataFrame) -> pd.DataFrame:
     return rows_where(arms, "arm", lambda arm: arm not in (UNTUNED, TEACHER))
 
 
-def series_words(arms: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """(arm, recipe) -> its words; the recipe is told only where one arm has several."""
+def series(arms: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """(arm, recipe) -> the series that it belongs to: an arm's fine-tunings are parted only where it has several.
+
+    A released arm has no fine-tuning's name and bears its role's name alone (``icl``): it is of the series of the only arm
+    of this role (``icl-4``), if there is only one.
+    """
     recipes: dict[str, set[str]] = {}
     for arm, recipe in arms:
-        recipes.setdefault(arm, set()).add(recipe)
-    return {
-        (arm, recipe): arm_words(arm) + (f", {recipe or 'not tuned'}" if len(recipes[arm]) > 1 else "")
-        for arm, recipe in arms
-    }
+        recipes.setdefault(arm, set()).update({recipe} - {""})
+    found = {}
+    for arm, recipe in arms:
+        same = [other for other in recipes if role(other) == arm and other != arm]
+        found[arm, recipe] = (
+            same[0] if len(same) == 1 and not recipes[arm] else arm,
+            recipe if len(recipes[arm]) > 1 else "",
+        )
+    return found
+
+
+def series_words(name: tuple[str, str]) -> str:
+    """A series in words."""
+    return arm_words(name[0]) + (f", {name[1]}" if name[1] else "")
+
+
+def series_order(name: tuple[str, str]) -> tuple[int, str, str]:
+    """Sort key of series."""
+    return (*arm_order(name[0]), name[1])
 
 
 def cell(row: Any, digits: int = 2) -> str:
