@@ -145,6 +145,7 @@ def points(arms: pd.DataFrame, metrics: Sequence[str], panel: str) -> pd.DataFra
 
 def draw(released: pd.DataFrame, run: pd.DataFrame, metrics: Sequence[str]) -> tuple[Figure, str]:
     """The figure and its caption."""
+    import numpy as np
     from w2s import plotting
     from w2s.transfer_looks import looks
 
@@ -154,19 +155,20 @@ def draw(released: pd.DataFrame, run: pd.DataFrame, metrics: Sequence[str]) -> t
     look = looks(sorted({name for name in names.values() if role(name[0]) != UNTUNED}, key=series_order))
     rows = [key for key, _ in whole.groupby(ROW, sort=False)]
     figure = plotting.new_figure(height=1.3 + 2.35 * len(rows))
-    grid = figure.subplots(len(rows), len(metrics), squeeze=False)
+    parts = np.atleast_1d(figure.subfigures(len(rows)))
     handles: dict[tuple[str, str], Any] = {}
-    for place, key in enumerate(rows):
+    for part, key in zip(parts, rows, strict=True):
         mine = whole[(whole[ROW] == list(key)).all(axis=1)]
-        for axes, metric in zip(grid[place], metrics, strict=True):
+        title = row_title(dict(zip(ROW, key, strict=True)), len(rows) > 1)
+        part.suptitle(title, x=0.012, ha="left", fontsize=9.5, fontweight="bold")
+        for axes, metric in zip(part.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
             marks = mine[mine["metric"] == metric]
             if len(marks):
                 handles |= draw_panel(axes, marks, look)
-                axes.set_xlabel(f"Weak teacher: {metric_words(metric)}")
+                axes.set_xlabel(f"Teacher: {metric_words(metric)}")
                 axes.set_ylabel("Strong student")
             else:
                 axes.set_axis_off()
-        grid[place][0].set_title(row_title(dict(zip(ROW, key, strict=True)), len(rows) > 1), pad=14)
     shown = sorted(handles, key=series_order)
     figure.legend(
         *([handles[name] for name in shown], [series_words(name) for name in shown]),

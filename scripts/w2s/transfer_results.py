@@ -158,7 +158,7 @@ def series(arms: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, 
         recipes.setdefault(arm, set()).update({recipe} - {""})
     found = {}
     for arm, recipe in arms:
-        same = [other for other in recipes if role(other) == arm and other != arm]
+        same = [other for other in recipes if role(other) == arm != UNTUNED and other != arm]
         found[arm, recipe] = (
             same[0] if len(same) == 1 and not recipes[arm] else arm,
             recipe if len(recipes[arm]) > 1 else "",
