@@ -28,6 +28,8 @@ MEDIA_TYPES = {
     "csv": "text/csv;charset=utf-8",
     "md": "text/markdown;charset=utf-8",
 }
+# By whether the experiment that leads the page is a transfer (paper B).
+HEADINGS = {False: "Weak labels against human labels", True: "What strong models learn from weak ones"}
 FILES = {"csv": "Data as CSV", "pdf": "Figure as PDF", "md": "Table as Markdown"}
 # How the fragments of w2s.written begin: nothing else may stand in the page as it is.
 FRAGMENT_START = '<section class="written">'
@@ -53,10 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def content(preset: str, tables: list[Path], figures: list[Path], filtered: list[Path]) -> dict[str, Any]:
     """All that the template shows."""
-    from w2s import findings, page_charts, provenance, summary
-    from w2s.results import result_names
+    from w2s import findings, page_charts, provenance, summary, transfer_findings
+    from w2s.transfer_results import is_transfer
 
-    experiments = [findings.experiment(path) for path in tables]
+    transfers = {path: is_transfer(path) for path in tables}
+    experiments = [(transfer_findings if transfers[path] else findings).experiment(path) for path in tables]
+    of_feedback = [path for path in tables if not transfers[path]]
     for entry in experiments:
         entry["forest"] = page_charts.forest(entry["findings"])
     reasons, drops = findings.drop_rows(filtered)
@@ -66,14 +70,15 @@ def content(preset: str, tables: list[Path], figures: list[Path], filtered: list
     behind = provenance.ancestry([*tables, *filtered])
     return {
         "preset": preset,
+        "heading": HEADINGS[transfers[tables[0]]],
         "experiments": experiments,
         "dates": provenance.dates(behind.artifacts),
         "figures": [picture(path) for path in figures if path.suffix != ".html"],
         "written": [written(path) for path in figures if path.suffix == ".html"],
-        "labels": findings.label_rows(tables),
+        "labels": findings.label_rows(of_feedback),
         "quality": [
             {"title": title, "chart": page_charts.quality(title, rows), "rows": quality_rows(rows)}
-            for title, rows in findings.quality_groups(tables)
+            for title, rows in findings.quality_groups(of_feedback)
         ],
         "drop_reasons": reasons,
         "drops": drops,
@@ -82,8 +87,16 @@ def content(preset: str, tables: list[Path], figures: list[Path], filtered: list
         "gone": len(gone),
         "environment": provenance.environment_rows(behind.artifacts),
         "settings": provenance.settings_rows(behind.artifacts),
-        "downloads": [table_download(path, name) for path in tables for name in result_names(path)],
+        "downloads": [table_download(path, name) for path in tables for name in table_names(path)],
     }
+
+
+def table_names(tables: Path) -> list[str]:
+    """The tables of an experiment or of a transfer that can be downloaded."""
+    from w2s import transfer_results
+    from w2s.results import result_names
+
+    return list(transfer_results.TABLES) if transfer_results.is_transfer(tables) else result_names(tables)
 
 
 def table_download(tables: Path, name: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from w2s.artifact import load
 from w2s.results import (
     DROPS,
     SETTING,
+    TABLES,
     arm_label,
     arm_order,
     counts,
@@ -374,4 +375,6 @@ def _together(tables: Sequence[Path], name: str, key: list[str]) -> pd.DataFrame
     import pandas as pd
 
     frames = [read_if_there(path, name) for path in tables]
+    if not frames:
+        return pd.DataFrame(columns=TABLES[name].all)
     return pd.concat(frames, ignore_index=True).drop_duplicates(key).reset_index(drop=True)
