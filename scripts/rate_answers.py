@@ -1,4 +1,4 @@
-"""Let a judge rate answers, several times each (paper B, section 4).
+"""Let a judge rate answers, several times each (the metrics of paper B).
 
 The judge is a language model behind any OpenAI-compatible endpoint (docs/judge.md). The paper asks it ten times for each
 answer, at temperature 1 (twenty times for maths), for one or two ratings in brackets. ``--template`` says which:
@@ -31,7 +31,6 @@ from w2s.tables import check_unique, named, read_parquet, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
-
     from w2s.judge_client import Answer, Question
     from w2s.judge_prompts import Template
 

@@ -1,4 +1,4 @@
-"""Let a model behind an endpoint answer prompts (paper B, section 4: refiners, students and the unaligned model).
+"""Let a model behind an endpoint answer prompts (the refiners, students and unaligned models of paper B).
 
 Each reply is kept in ``--store`` as soon as it came, and none is paid twice (docs/judge.md); the endpoint's address and
 key come from the environment. ``--tuned`` is what ``request_tuning`` made: its model answers instead of its base, which
@@ -29,7 +29,6 @@ from w2s.tables import check_unique, read_parquet, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
-
     from w2s.judge_client import Answer
 
 COLUMNS = ["id", "question", "answer", "tokens", "finished"]

@@ -1,4 +1,4 @@
-"""Scores of items from a judge's repeated ratings (paper B, section 4).
+"""Scores of items from a judge's repeated ratings (paper B).
 
 An item's score is the mean over its valid samples. The paper counts a sample as valid if it has as many bracketed
 values as the median sample. Ours are valid if they are in the template's form, which fixes that number and the scales
