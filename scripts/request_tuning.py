@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = read_records(args.records)
 
     from w2s.endpoints import Limits, Prices, reach
+    from w2s.judge_store import NANO
     from w2s.tuning_book import Book
     from w2s.tuning_jobs import Settings, Tuner, Waiting
 
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows_in=records.number,
             **{name: tuned[name] for name in ("model", "base", "job", "trained_tokens", "cost_usd")},
         )
-        artifact.measure(endpoint=endpoint.name, book_cost_usd=book.spent_nano() / 1e9)
+        artifact.measure(endpoint=endpoint.name, book_cost_usd=book.spent_nano() / NANO)
 
 
 def read_records(manifest: Path) -> Records:

@@ -75,7 +75,6 @@ class Book:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = not path.exists()
             self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         except (OSError, sqlite3.OperationalError) as error:
             raise EnvironmentProblem(
@@ -83,16 +82,16 @@ class Book:
             ) from error
         try:
             with self._translated():
-                self._open(new)
+                self._open()
         except BaseException:
             self._connection.close()
             raise
 
-    def _open(self, new: bool) -> None:
-        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        # A file without any table is one whose maker was killed, or another process is at it.
+    def _open(self) -> None:
+        # In this order: another process may be making the book, tables and number at once.
         tables = self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-        if application != APPLICATION_ID and (tables or not new and self.path.stat().st_size):
+        application = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        if tables and application != APPLICATION_ID:
             raise StoreError(
                 "this file is not a book of tuning jobs",
                 where=self.path,

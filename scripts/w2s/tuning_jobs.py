@@ -24,7 +24,7 @@ import pydantic
 
 from w2s.endpoints import MESSAGE_OVERHEAD, Endpoint, Failure, Limits, Prices, failure
 from w2s.errors import ConfigError, W2SError
-from w2s.judge_store import canonical, dollars
+from w2s.judge_store import NANO, canonical, dollars
 from w2s.tuning_book import CREATED, CREATING, ENDED, REFUSED, Book
 
 logger = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class Tuner:
             "hyperparameters": self.settings.hyperparameters,
             "seed": self.seed,
             "trained_tokens": tokens,
-            "cost_usd": spent / 1e9,
+            "cost_usd": self.book.lines(key)[-1].nano / NANO,
             "records": records.number,
             "records_sha256": records.sha256,
             "key": key,
@@ -414,7 +414,8 @@ class Tuner:
 
 def _belongs(job: _Job, key: str, files: set[str]) -> bool:
     """By its metadata, or where an endpoint keeps none, by its file, which is of this key alone."""
-    return job.metadata[METADATA] == key if METADATA in (job.metadata or {}) else job.training_file in files  # type: ignore[index]
+    metadata = job.metadata or {}
+    return metadata[METADATA] == key if METADATA in metadata else job.training_file in files
 
 
 def _file_name(key: str) -> str:
