@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parents = {"left": args.left, "right": args.right}
     with (
         Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact,
-        judge_stage.opened(args) as judge,
+        judge_stage.opened(args, template) as judge,
     ):
         answers = judge.ask(questions, progress=True)
         table = comparisons(chosen["id"], [(answer.value, answer.status, answer.key) for answer in answers])

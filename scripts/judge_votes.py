@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parents = {"examples": args.examples, "split": args.split, "labels": args.labels}
     with (
         Artifact.create(args.output, spec=args.spec, parents=parents, script=__file__) as artifact,
-        judge_stage.opened(args) as judge,
+        judge_stage.opened(args, template) as judge,
     ):
         answers = judge.ask(questions, progress=True)
         table = votes(

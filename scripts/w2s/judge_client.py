@@ -16,35 +16,36 @@ request is sent, and what came of it is recorded; many questions at once, in thr
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import logging
-import math
-import os
 import random
-import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from decimal import Decimal
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 import httpx2
 import pydantic
 from tqdm import tqdm
 
-from w2s import judge_world
-from w2s.errors import ConfigError, EnvironmentProblem, W2SError
-from w2s.judge_prompts import PARSERS, REFUSAL, MalformedReply, Template
+from w2s.endpoints import (
+    FILTERED,
+    MESSAGE_OVERHEAD,
+    Endpoint,
+    JudgeError,
+    Limits,
+    Prices,
+    Settings,
+    check_budget,
+    failure,
+)
+from w2s.endpoints import connect as connect  # importable from here, too
+from w2s.endpoints import redact as redact
+from w2s.judge_prompts import CONTENT_FILTER, PARSERS, REFUSAL, MalformedReply, Template
 from w2s.judge_store import (
     FAILED,
-    NANO,
     REPLY,
     UNCLEAR,
     BudgetError,
@@ -59,167 +60,27 @@ from w2s.judge_store import (
     request_key,
 )
 
-if TYPE_CHECKING:
-    import openai
-
 logger = logging.getLogger(__name__)
 
-# Tokens that a chat template can add to a message beyond its text.
-MESSAGE_OVERHEAD = 64
 # Bytes of a usual token, for an estimate that is likely, not certain.
 BYTES_PER_TOKEN = 4
-TOKENS_PER_PRICE = 1_000_000
-TRY_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
-# What stood between us and the model gave up; the model may have answered, and somebody paid.
-MAYBE_PAID = {408, 502, 504}
-# Not a matter of waiting, although the status is 429.
-EXHAUSTED = {"insufficient_quota", "billing_hard_limit_reached"}
-EXCERPT = 300
 POLL_SECONDS = 0.1
-# Pieces of a secret of this length are recognised.
-PIECE = 6
-# A key from this length on is taken out of replies as well.
-SECRET = 16
-RESERVED = {"messages", "model", "n", "stream", "temperature", "top_p", "max_tokens", "max_completion_tokens"}
-
-
-class JudgeError(W2SError):
-    """The endpoint does not answer, or not as it should."""
+Prompt = str | Sequence[Mapping[str, str]]
 
 
 class _Stopped(Exception):
     """This thread's work is not wanted any more."""
 
 
-class Sampling(pydantic.BaseModel):
-    """Settings of a judge behind an endpoint."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    model: Annotated[str, pydantic.Field(min_length=1)]
-    # None is not sent: there are models that take neither.
-    temperature: Annotated[float, pydantic.Field(ge=0, le=2)] | None = 0.0
-    top_p: Annotated[float, pydantic.Field(gt=0, le=1)] | None = 1.0
-    max_tokens: Annotated[int, pydantic.Field(ge=1)] = 256
-    # Newer models take the second name only.
-    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    # Sent, with the index of the sample mixed in, to endpoints that can repeat a sample.
-    seed: Annotated[int, pydantic.Field(ge=0)] | None = None
-    # Further fields of the request's body, as they are.
-    extra: dict[str, Any] = {}
-
-    @pydantic.field_validator("extra")
-    @classmethod
-    def _not_reserved(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        taken = sorted(RESERVED & set(extra))
-        if taken:
-            raise ValueError(f"{', '.join(taken)} cannot be set here")
-        return extra
-
-
-class WorldSettings(pydantic.BaseModel):
-    """Settings of the demo world's judge, see :mod:`w2s.judge_world`."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    world: dict[str, Any]
-    noise: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Who is asked and how.
-
-    Attributes:
-        sampling: model and sampling parameters.
-        world: settings of the demo world if its judge is meant.
-    """
-
-    sampling: Sampling
-    world: WorldSettings | None = None
-
-    @classmethod
-    def read(cls, settings: Mapping[str, Any]) -> Settings:
-        """Check a mapping and turn it into settings.
-
-        Raises:
-            ConfigError: a key is unknown or missing, or a value makes no sense.
-        """
-        try:
-            if "world" not in settings:
-                return cls(Sampling.model_validate(dict(settings)))
-            world = WorldSettings.model_validate(dict(settings))
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(
-                f"judge settings: {first['msg']}", where=f"key {'.'.join(map(str, first['loc']))}"
-            ) from error
-        return cls(Sampling(model=judge_world.MODEL, max_tokens=64, seed=0), world)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What decides a reply besides model, messages and sample."""
-        told = self.sampling.model_dump(exclude={"model"})
-        return told if self.world is None else told | self.world.model_dump()
-
-
-@dataclass(frozen=True)
-class Prices:
-    """US dollars per million tokens."""
-
-    input: Decimal = Decimal(0)
-    output: Decimal = Decimal(0)
-
-    def nano(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """Cost in billionths of a dollar, rounded up."""
-        amount = self.input * prompt_tokens + self.output * completion_tokens
-        return math.ceil(amount * (NANO // TOKENS_PER_PRICE))
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How hard the endpoint is asked, and when to give up.
-
-    Attributes:
-        concurrency: requests at once.
-        requests_per_minute: started requests; None: as many as there can be.
-        budget: what all requests of the store may cost; None: no limit.
-        attempts: how often a request is sent before the stage gives up.
-        timeout: seconds without a sign of the endpoint.
-        first_wait, longest_wait: seconds before the second attempt, and at most; the endpoint may ask for more.
-        patience: seconds that the endpoint may ask for at most.
-    """
-
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    budget: Decimal | None = None
-    attempts: int = 6
-    timeout: float = 120.0
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
-    patience: float = 600.0
-
-    @property
-    def budget_nano(self) -> int | None:
-        """The budget in billionths of a dollar."""
-        return None if self.budget is None else math.floor(self.budget * NANO)
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A client of the library, the secrets that no text may show, and a name for the run record."""
-
-    client: openai.OpenAI
-    secrets: tuple[str, ...]
-    name: str
-
-
 @dataclass(frozen=True)
 class Question:
-    """One thing to ask: what it is about (for messages), the prompt and which sample of its replies is meant."""
+    """One thing to ask: what it is about (for messages), the prompt and which sample of its replies is meant.
+
+    The prompt is what the user says, or a conversation: messages with ``role`` and ``content``.
+    """
 
     name: str
-    prompt: str
+    prompt: Prompt
     sample: int = 0
 
 
@@ -256,44 +117,6 @@ class Counts:
         with self._lock:
             for name, number in numbers.items():
                 setattr(self, name, getattr(self, name) + number)
-
-
-def connect(settings: Settings, base_url_variable: str, key_variable: str, timeout: float) -> Endpoint:
-    """The endpoint of ``settings``: the demo world's, or the one that the environment tells.
-
-    Args:
-        settings: of the judge.
-        base_url_variable, key_variable: environment variables with the endpoint's address and key.
-        timeout: seconds without a sign of the endpoint.
-
-    Raises:
-        EnvironmentProblem: a variable is not set.
-        ConfigError: the address is none, or holds a secret.
-    """
-    import openai
-
-    # They would tell of each request; what they know of headers and addresses is nobody's business.
-    for name in ("openai", "httpx2", "httpcore2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if settings.world is not None:
-        http = httpx2.Client(transport=judge_world.transport(settings.world.world, settings.world.noise))
-        client = openai.OpenAI(
-            api_key="none", base_url="http://demo.invalid/v1", max_retries=0, http_client=http
-        )
-        return Endpoint(client, (), judge_world.MODEL)
-    address = _variable(base_url_variable, "the endpoint's address, such as https://<host>/v1")
-    key = _variable(key_variable, "the endpoint's key; any text if it takes none")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("not the address of an endpoint", where=f"environment variable {base_url_variable}")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(
-            "the endpoint's address holds more than host and path, which could be a secret",
-            where=f"environment variable {base_url_variable}",
-            instead=f"the address alone, and the key in {key_variable}",
-        )
-    client = openai.OpenAI(api_key=key, base_url=address, max_retries=0, timeout=timeout)
-    return Endpoint(client, (key,), parts.hostname)
 
 
 class Judge:
@@ -362,7 +185,7 @@ class Judge:
         missing = [q for q in questions if self.store.find(self._request(q, 0).key) is None]
         most = sum(self._worst_nano(q.prompt) for q in missing)
         limit = self.settings.sampling.max_tokens
-        likely = sum(self.prices.nano(len(q.prompt.encode()) // BYTES_PER_TOKEN, limit) for q in missing)
+        likely = sum(self.prices.nano(_bytes(q.prompt) // BYTES_PER_TOKEN, limit) for q in missing)
         logger.info(
             "%d questions, %d answered in the store; the others will cost about %s and at most %s",
             len(questions),
@@ -445,40 +268,38 @@ class Judge:
                 return claimed
             self._rest(POLL_SECONDS)
 
-    def _send(self, prompt: str, sample: tuple[int, int]) -> _Sent:
+    def _send(self, prompt: Prompt, sample: tuple[int, int]) -> _Sent:
         """Send one request and say what came of it. Raises nothing that the network or the endpoint can cause."""
         import openai
 
         started = time.monotonic()
-
-        def outcome(status: str, error: str, **more: Any) -> Outcome:
-            cost = 0 if status == FAILED else None
-            return Outcome(status, time.monotonic() - started, cost, error=self._clean(error), **more)
-
         try:
             raw = self.endpoint.client.chat.completions.with_raw_response.create(
                 **self._body(prompt, sample)
             ).http_response
-        except openai.APIStatusError as error:
-            status = error.status_code
-            unclear = status in MAYBE_PAID
-            told = outcome(
-                UNCLEAR if unclear else FAILED, f"HTTP {status}: {_told(error)}", http_status=status
-            )
-            wait = _retry_after(error.response.headers)
-            if status not in TRY_AGAIN or error.code in EXHAUSTED:
-                return _Sent(told, final=True, advice=_advice(status))
-            if wait > self.limits.patience:
-                advice = f"the same command in {wait:.0f} seconds: the endpoint asks to wait so long"
-                return _Sent(told, final=True, advice=advice)
-            return _Sent(told, wait=wait)
-        except openai.APIConnectionError as error:  # timeouts are among them
-            cause = error.__cause__ or error
-            status_ = FAILED if isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)) else UNCLEAR
-            return _Sent(outcome(status_, f"{type(cause).__name__}: {cause}"))
         except (openai.OpenAIError, httpx2.HTTPError) as error:
-            return _Sent(outcome(UNCLEAR, f"{type(error).__name__}: {error}"))
+            told = failure(error, self.endpoint, self.limits.patience)
+            seconds = time.monotonic() - started
+            if told.code in FILTERED:
+                return _Sent(self._withheld(seconds, told.status))
+            status, cost = (UNCLEAR, None) if told.unclear else (FAILED, 0)
+            outcome = Outcome(status, seconds, cost, error=told.text, http_status=told.status)
+            return _Sent(outcome, told.final, told.wait, told.advice)
         return self._received(raw, started)
+
+    def _withheld(self, seconds: float, http_status: int | None) -> Outcome:
+        """The outcome where the endpoint's filter refuses the prompt: an empty reply that costs nothing."""
+        return Outcome(
+            REPLY,
+            seconds,
+            0,
+            model=self.settings.sampling.model,
+            text="",
+            finish_reason=CONTENT_FILTER,
+            prompt_tokens=0,
+            completion_tokens=0,
+            http_status=http_status,
+        )
 
     def _received(self, raw: httpx2.Response, started: float) -> _Sent:
         """What a reply of the endpoint is worth: its text and cost, or that it is not of the protocol."""
@@ -488,7 +309,7 @@ class Judge:
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             what = f"{first['msg']} ({'.'.join(map(str, first['loc']))})" if first["loc"] else first["msg"]
-            text = self._clean(f"the reply is not of the protocol: {what}: {raw.text}")
+            text = self.endpoint.clean(f"the reply is not of the protocol: {what}: {raw.text}")
             return _Sent(Outcome(UNCLEAR, seconds, error=text, http_status=raw.status_code))
         choice, usage = message.choices[0], message.usage
         refused = choice.message.refusal is not None and not choice.message.content
@@ -498,8 +319,10 @@ class Judge:
                 REPLY,
                 seconds,
                 cost,
-                model=self._without_key(message.model),
-                text=self._without_key((choice.message.refusal if refused else choice.message.content) or ""),
+                model=self.endpoint.without_key(message.model),
+                text=self.endpoint.without_key(
+                    (choice.message.refusal if refused else choice.message.content) or ""
+                ),
                 finish_reason=REFUSAL if refused else choice.finish_reason or "",
                 prompt_tokens=None if usage is None else usage.prompt_tokens,
                 completion_tokens=None if usage is None else usage.completion_tokens,
@@ -507,7 +330,7 @@ class Judge:
             )
         )
 
-    def _body(self, prompt: str, sample: tuple[int, int]) -> dict[str, Any]:
+    def _body(self, prompt: Prompt, sample: tuple[int, int]) -> dict[str, Any]:
         sampling = self.settings.sampling
         body: dict[str, Any] = {
             "model": sampling.model,
@@ -538,9 +361,10 @@ class Judge:
             sample,
         )
 
-    def _worst_nano(self, prompt: str) -> int:
+    def _worst_nano(self, prompt: Prompt) -> int:
         """The most that a request can cost: no tokenizer makes more tokens than there are bytes."""
-        return self.prices.nano(len(prompt.encode()) + MESSAGE_OVERHEAD, self.settings.sampling.max_tokens)
+        most = _bytes(prompt) + MESSAGE_OVERHEAD * len(_messages(prompt))
+        return self.prices.nano(most, self.settings.sampling.max_tokens)
 
     def _check_cost(self, cost: int, worst: int) -> None:
         if self.limits.budget is not None and cost > worst:
@@ -561,44 +385,6 @@ class Judge:
     def _rest(self, seconds: float) -> None:
         if self._stopping.wait(seconds):
             raise _Stopped
-
-    def _clean(self, text: str) -> str:
-        """A text from outside on one line, shortened, without any piece of a secret."""
-        start = " ".join(text[: 4 * EXCERPT].split())
-        return redact(start, self.endpoint.secrets)[:EXCERPT]
-
-    def _without_key(self, text: str) -> str:
-        """A reply as it is, but for a whole key; pieces are left, since words of replies can be pieces of a key."""
-        for secret in self.endpoint.secrets:
-            if len(secret) >= SECRET:
-                text = text.replace(secret, "[secret]")
-        return text
-
-
-def check_budget(prices: Prices, limits: Limits) -> None:
-    """Raise ConfigError unless there are both prices and a budget, or neither."""
-    priced = prices.input > 0 or prices.output > 0
-    if priced and limits.budget is None:
-        raise ConfigError("prices without a limit", instead="--budget-usd: what the store may cost in all")
-    if limits.budget is not None and not (prices.input > 0 and prices.output > 0):
-        raise ConfigError(
-            "a budget without prices would limit nothing",
-            instead="--price-input and --price-output, in US dollars per million tokens",
-        )
-
-
-def redact(text: str, secrets: Sequence[str]) -> str:
-    """``text`` with every piece of a secret replaced, be it six characters long.
-
-    Endpoints repeat a part of a wrong key. What is shorter is no secret, but what is set where no key is needed.
-    """
-    hidden = [False] * len(text)
-    for secret in secrets:
-        for piece in {secret[start : start + PIECE] for start in range(len(secret) - PIECE + 1)}:
-            for match in re.finditer(f"(?={re.escape(piece)})", text):
-                hidden[match.start() : match.start() + PIECE] = [True] * PIECE
-    shown = "".join("\0" if hide else letter for letter, hide in zip(text, hidden, strict=True))
-    return re.sub("\0+", "[secret]", shown)
 
 
 _COUNTER = {REPLY: "asked", FAILED: "failed", UNCLEAR: "unclear"}
@@ -666,45 +452,11 @@ class _Pace:
             self._next = max(self._next, time.monotonic() + seconds)
 
 
-def _variable(name: str, meaning: str) -> str:
-    value = os.environ.get(name, "").strip()
-    if not value:
-        raise EnvironmentProblem(
-            f"the environment variable {name} is not set", instead=f"export {name}=<{meaning}>"
-        )
-    return value
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [dict(message) for message in prompt]
 
 
-def _messages(prompt: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}]
-
-
-def _told(error: openai.APIStatusError) -> str:
-    """What the endpoint says of an error, if it says it in the usual form."""
-    body = error.body
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        return body["message"]
-    return json.dumps(body, default=str) if body is not None else "no explanation"
-
-
-def _advice(status: int) -> str | None:
-    return {
-        400: "settings that this model takes (model, max_tokens or max_completion_tokens, temperature, extra)",
-        401: "a valid key in the environment variable that --key-variable names",
-        403: "a key that may use this model",
-        404: "the address and the model's name as the endpoint's provider writes them",
-        429: "an account with credit: the endpoint says that its quota is used up",
-    }.get(status)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the endpoint asks to wait, by number or date; 0 if it does not."""
-    text = headers.get("retry-after", "").strip()
-    with contextlib.suppress(ValueError):
-        seconds = float(text)
-        return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
-    with contextlib.suppress(ValueError, TypeError):
-        moment = parsedate_to_datetime(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    return 0.0
+def _bytes(prompt: Prompt) -> int:
+    return sum(len(message["content"].encode()) for message in _messages(prompt))

@@ -3,7 +3,8 @@
 A template is a text in ``prompts/<name>.txt``. Its name ends in a version and its SHA-256 digest stands below, so that
 a wording never changes under a name: stored replies and tables say which text was asked, and editing a file without a
 new name is refused. The wordings are ours. The criteria of ``compare`` are those of paper A, appendix A.2; ``helpful``
-and ``harmless`` label for a prompted language model as a teacher (paper A, section 3.3).
+and ``harmless`` label for a prompted language model as a teacher (paper A, section 3.3). The ``rate-...`` ones grade a
+single answer on the scales of paper B's judges.
 
 The texts to be judged stand between *fences*: lines that begin with a number made from the texts themselves. A text
 therefore cannot contain its own fence, and none can pretend that the material has ended.
@@ -17,20 +18,27 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from w2s.errors import ConfigError, DataError, W2SError
 
 FOLDER = Path(__file__).resolve().parents[2] / "prompts"
 FIELDS = ("question", "first", "second")
+RATED = ("question", "answer")
+MARKED = ("question", "reference", "answer")
 LENGTH = "length"
 CONTENT_FILTER = "content_filter"
 REFUSAL = "refusal"
-_PLACEHOLDER = re.compile(r"\{(fence|question|first|second)\}")
+_PLACEHOLDER = re.compile(r"\{(fence|question|first|second|answer|reference)\}")
 _SCORE = r"((?:10|[1-9])(?:\.[0-9]+)?)"
 _SCORES = re.compile(rf"{_SCORE}[ \t]+{_SCORE}[ \t]*")
 _MOST = 10.0
+_RATING = re.compile(r"\[((?:0|[1-9][0-9]?)(?:\.[0-9]+)?)\]")
+# Least and most of a rating, and whether there is anything between.
+Scale = tuple[int, int]
+BINARY: Scale = (0, 1)
 
 
 class MalformedReply(W2SError):
@@ -39,11 +47,19 @@ class MalformedReply(W2SError):
 
 @dataclass(frozen=True)
 class Template:
-    """A wording: its name with version, the form of its replies (a key of PARSERS) and the digest of its text."""
+    """A wording.
+
+    Attributes:
+        name: with its version.
+        form: of its replies, a key of PARSERS.
+        sha256: digest of its text.
+        fields: of the texts that are to be judged, in the order in which :func:`fill` takes them.
+    """
 
     name: str
     form: str
     sha256: str
+    fields: tuple[str, ...] = FIELDS
 
     @property
     def text(self) -> str:
@@ -62,8 +78,40 @@ TEMPLATES = {
         Template("vote-1", "choice", "a1427bba11e110151104d602634c355377d44d43ad524756e106acf36c674175"),
         Template("helpful-1", "choice", "f61f6458d95b659f4b51ac295cbaf62161ac445461044e558e79c46c9ba68b4d"),
         Template("harmless-1", "choice", "56c6fb247d2be54449dc0baaea6916c2af30df85d38215a9e96f6cecf7437bfa"),
+        Template(
+            "rate-persona-1",
+            "two of 1-10",
+            "ad54c6cb25b344bf1446abcc98e455c6593697efce3115116d96d5f11479e46d",
+            RATED,
+        ),
+        Template(
+            "rate-explanation-1",
+            "two of 0-10",
+            "f5513065f4a0f9c2ba96fbc2be53c13d7a69d6002218cc6bec78d76155d0eb77",
+            RATED,
+        ),
+        Template(
+            "rate-bias-content-1",
+            "0-10",
+            "46eaf0bdcfe67f684bd8573711b0bad4da51fb55ee113e0eac30e0649a1ec604",
+            RATED,
+        ),
+        Template(
+            "rate-bias-style-1",
+            "0 or 1",
+            "60affd0b9f13048e65d487736bf1ba0c806e2c3a2cfc512dc449b779e336c2a6",
+            RATED,
+        ),
+        Template(
+            "rate-maths-1",
+            "0 or 1",
+            "f85904c6b7401e862ab7fffd6b329666a183dfba8653825034fd2131899a435b",
+            MARKED,
+        ),
     )
 }
+# What is asked in words of others (scripts/w2s/writer_prompts.py): messages as they are, replies as they are.
+CONVERSATION = Template("conversation", "text", "", ())
 
 
 def names(*kinds: str) -> list[str]:
@@ -82,18 +130,18 @@ def find(name: str) -> Template:
     return TEMPLATES[name]
 
 
-def fill(template: Template, question: str, first: str, second: str) -> str:
+def fill(template: Template, *given: str) -> str:
     """The prompt of a judge.
 
     Args:
         template: its wording.
-        question: the dialogue that both texts answer.
-        first, second: the answers, in the order in which they are shown. Blanks at the ends of texts are left out.
+        given: the texts of its fields: the question or dialogue that is answered; the answers in the order in which
+            they are shown, or the one answer, after the reference if there is one. Blanks at their ends are left out.
 
     Raises:
         DataError: a text contains the fence, which cannot happen by accident.
     """
-    texts = dict(zip(FIELDS, (question.strip(), first.strip(), second.strip()), strict=True))
+    texts = dict(zip(template.fields, (text.strip() for text in given), strict=True))
     fence = _fence(*texts.values())
     if any(fence in text for text in texts.values()):
         raise DataError(f"a text to be judged contains the mark {fence} that divides the prompt")
@@ -103,11 +151,11 @@ def fill(template: Template, question: str, first: str, second: str) -> str:
 
 
 def read_back(prompt: str) -> tuple[Template, dict[str, str]] | None:
-    """The template and the texts (FIELDS) that :func:`fill` made ``prompt`` from; None if it did not."""
+    """The template and the texts of its fields that :func:`fill` made ``prompt`` from; None if it did not."""
     for template in TEMPLATES.values():
         match = _pattern(template).fullmatch(prompt)
-        if match and match["fence"] == _fence(*(match[field] for field in FIELDS)):
-            return template, {field: match[field] for field in FIELDS}
+        if match and match["fence"] == _fence(*(match[field] for field in template.fields)):
+            return template, {field: match[field] for field in template.fields}
     return None
 
 
@@ -143,9 +191,48 @@ def parse_choice(text: str, finish_reason: str) -> int:
     return int(content) - 1
 
 
-PARSERS: dict[str, Callable[[str, str], tuple[float, float] | int]] = {
+def parse_ratings(text: str, finish_reason: str, scales: tuple[Scale, ...]) -> tuple[float, ...]:
+    """The ratings in square brackets on the last line of a reply, one of each scale, in their order.
+
+    Numbers in brackets elsewhere are part of the reasons. Decimals are allowed except where a rating is 0 or 1.
+
+    Raises:
+        MalformedReply: the last line is something else, a rating is out of its scale, or the reply was cut off.
+    """
+    line = _content(text, finish_reason).rstrip().rpartition("\n")[2].strip()
+    if finish_reason == LENGTH:
+        raise MalformedReply("cut off at the token limit")
+    found = [_RATING.fullmatch(word) for word in line.split(" ")]
+    if len(found) != len(scales) or not all(found):
+        raise MalformedReply(f"the last line is not {len(scales)} ratings in square brackets")
+    ratings = tuple(float(match[1]) for match in found if match)
+    for rating, scale in zip(ratings, scales, strict=True):
+        if not scale[0] <= rating <= scale[1] or (scale == BINARY and rating not in BINARY):
+            raise MalformedReply("a rating is out of its scale")
+    return ratings
+
+
+def parse_text(text: str, finish_reason: str) -> tuple[str, str]:
+    """A reply as it is, and how it ended: "eos", "length" or "refused" (by the model or the endpoint's filter).
+
+    Raises:
+        MalformedReply: it ended otherwise, such as with the call of a tool.
+    """
+    ends = {"stop": "eos", LENGTH: LENGTH, CONTENT_FILTER: "refused", REFUSAL: "refused"}
+    if finish_reason not in ends:
+        raise MalformedReply("ended neither by itself nor at the token limit")
+    finished = ends[finish_reason]
+    return ("" if finished == "refused" else text.strip()), finished
+
+
+PARSERS: dict[str, Callable[[str, str], Any]] = {
     "scores": parse_scores,
     "choice": parse_choice,
+    "text": parse_text,
+    "two of 1-10": partial(parse_ratings, scales=((1, 10), (1, 10))),
+    "two of 0-10": partial(parse_ratings, scales=((0, 10), (0, 10))),
+    "0-10": partial(parse_ratings, scales=((0, 10),)),
+    "0 or 1": partial(parse_ratings, scales=(BINARY,)),
 }
 
 
@@ -159,9 +246,9 @@ def _content(text: str, finish_reason: str) -> str:
     return text
 
 
-def _fence(question: str, first: str, second: str) -> str:
-    lengths = f"{len(question)} {len(first)} {len(second)} "
-    digest = hashlib.sha256((lengths + question + first + second).encode("utf-8", "surrogatepass"))
+def _fence(*texts: str) -> str:
+    lengths = "".join(f"{len(text)} " for text in texts)
+    digest = hashlib.sha256((lengths + "".join(texts)).encode("utf-8", "surrogatepass"))
     return f"[{digest.hexdigest()[:16]}]"
 
 

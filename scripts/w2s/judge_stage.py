@@ -29,13 +29,18 @@ def add_judge(parser: cli.StageParser, *kinds: str) -> None:
     """Who judges, by which wording (of these kinds): part of the spec."""
     templates = judge_prompts.names(*kinds)
     parser.spec("--judge", help="name of the judge in the tables")
+    add_settings(parser)
+    only = {"default": templates[0]} if len(templates) == 1 else {}
+    parser.spec("--template", choices=templates, help="wording, with its version", **only)
+
+
+def add_settings(parser: cli.StageParser) -> None:
+    """Who is asked and how: part of the spec."""
     parser.spec(
         "--settings",
         type=cli.json_object,
         help="JSON: model, temperature, top_p, max_tokens, limit, seed, extra; or world and noise (docs/judge.md)",
     )
-    only = {"default": templates[0]} if len(templates) == 1 else {}
-    parser.spec("--template", choices=templates, help="wording, with its version", **only)
     parser.spec(
         "--again",
         type=natural,
@@ -52,16 +57,9 @@ def add_options(parser: cli.StageParser) -> None:
         required=True,
         help="SQLite file of all replies; made if it is not there, never emptied",
     )
-    parser.option(
-        "--base-url-variable",
-        default="OPENAI_BASE_URL",
-        help="environment variable with the endpoint's address",
-    )
-    parser.option("--key-variable", default="OPENAI_API_KEY", help="environment variable with its key")
+    add_connection(parser)
     parser.option("--concurrency", type=cli.positive_int, default=8, help="requests at once")
     parser.option("--requests-per-minute", type=positive, default=None, help="at most; default: no limit")
-    parser.option("--attempts", type=cli.positive_int, default=6, help="how often a request is sent at most")
-    parser.option("--timeout", type=positive, default=120.0, help="seconds without a sign of the endpoint")
     parser.option(
         "--budget-usd",
         type=amount,
@@ -70,6 +68,18 @@ def add_options(parser: cli.StageParser) -> None:
     )
     parser.option("--price-input", type=amount, default=Decimal(0), help="USD per million prompt tokens")
     parser.option("--price-output", type=amount, default=Decimal(0), help="USD per million tokens of replies")
+
+
+def add_connection(parser: cli.StageParser) -> None:
+    """How an endpoint is reached and how often a request is sent."""
+    parser.option(
+        "--base-url-variable",
+        default="OPENAI_BASE_URL",
+        help="environment variable with the endpoint's address",
+    )
+    parser.option("--key-variable", default="OPENAI_API_KEY", help="environment variable with its key")
+    parser.option("--attempts", type=cli.positive_int, default=6, help="how often a request is sent at most")
+    parser.option("--timeout", type=positive, default=120.0, help="seconds without a sign of the endpoint")
 
 
 def natural(text: str) -> int:
@@ -100,9 +110,10 @@ def amount(text: str) -> Decimal:
 
 
 @contextlib.contextmanager
-def opened(args: argparse.Namespace) -> Iterator[Judge]:
-    """The judge that the command line names, its store open; what the run did is logged however it ends."""
-    from w2s.judge_client import Judge, Limits, Prices, Settings, check_budget, connect
+def opened(args: argparse.Namespace, template: Template) -> Iterator[Judge]:
+    """Who the command line names, asked in that wording, the store open; what the run did is logged however it ends."""
+    from w2s.endpoints import Limits, Prices, Settings, check_budget, connect
+    from w2s.judge_client import Judge
     from w2s.judge_store import Store, dollars
 
     settings = Settings.read(args.settings)
@@ -115,7 +126,6 @@ def opened(args: argparse.Namespace) -> Iterator[Judge]:
         timeout=args.timeout,
     )
     check_budget(prices, limits)
-    template = judge_prompts.find(args.template)
     endpoint = connect(settings, args.base_url_variable, args.key_variable, args.timeout)
     with Store(args.store) as store:
         judge = Judge(settings, template, endpoint, store, prices, limits, args.again)

@@ -67,6 +67,8 @@ def reply(prompt: str, seed: int, noise: float) -> str:
     if found is None:
         raise ConfigError("the demo world's judge knows the templates of this project only")
     template, texts = found
+    if template.form not in ("scores", "choice"):
+        raise ConfigError(f"the demo world's judge compares, it does not rate ({template.name})")
     question = f"\n\n{texts['question']}"
     rewards = np.array([world.reward(question, texts[side])[0] for side in ("first", "second")])
     digest = hashlib.sha256(prompt.encode()).digest()

@@ -56,6 +56,17 @@ class Server:
         self._server.owner = self  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
+    def fault(self, method: str, path: str) -> Callable[[Handler], None] | None:
+        """What happens to a request instead of an answer; None: it is answered."""
+        return self.faults.pop(0) if self.faults else None
+
+    def reply(self, method: str, path: str, content: bytes) -> tuple[int, dict[str, Any]]:
+        """Status and body of the response to a request; others speak more of the protocol."""
+        reply = completion(self.answer(json.loads(content)))
+        with self.lock:
+            self.answered += 1
+        return 200, reply
+
     def __enter__(self) -> Server:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
@@ -72,27 +83,37 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:  # noqa: N802 (the name that the base class wants)
         """Answer, or fail as told."""
+        self._serve()
+
+    def do_GET(self) -> None:  # noqa: N802
+        """The same."""
+        self._serve()
+
+    def _serve(self) -> None:
         owner: Server = self.server.owner  # type: ignore[attr-defined]
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with owner.lock:
-            owner.requests.append(body)
+            owner.requests.append(json.loads(self.content) if self.content[:1] == b"{" else {})
             owner.headers.append({name.lower(): value for name, value in self.headers.items()})
             owner.moments.append(time.monotonic())
             owner.here += 1
             owner.together = max(owner.together, owner.here)
-            fault = owner.faults.pop(0) if owner.faults else None
+            fault = owner.fault(self.command, self.path)
         try:
             time.sleep(owner.delay)
             if fault is not None:
                 fault(self)
             else:
-                reply = completion(owner.answer(body))
-                with owner.lock:
-                    owner.answered += 1
-                self.send(200, json.dumps(reply))
+                self.send(*self.done())
         finally:
             with owner.lock:
                 owner.here -= 1
+
+    def done(self) -> tuple[int, str]:
+        """Do what is asked; status and text of the response, still to be sent."""
+        owner: Server = self.server.owner  # type: ignore[attr-defined]
+        status, reply = owner.reply(self.command, self.path, self.content)
+        return status, json.dumps(reply)
 
     def send(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
         """Send a whole response."""
@@ -143,3 +164,24 @@ def cut(after: int) -> Callable:
             handler.wfile.write(content[:after])
 
     return drop
+
+
+def unheard(seconds: float = 0.0) -> Callable:
+    """A fault: what is asked is done, but the connection ends without a response."""
+
+    def drop(handler: Handler) -> None:
+        handler.done()
+        time.sleep(seconds)
+        handler.close_connection = True
+
+    return drop
+
+
+def torn() -> Callable:
+    """A fault: what is asked is done, but the response's JSON ends in the middle."""
+
+    def tear(handler: Handler) -> None:
+        code, text = handler.done()
+        handler.send(code, text[: len(text) // 2])
+
+    return tear
