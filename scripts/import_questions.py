@@ -137,13 +137,9 @@ def check(args: argparse.Namespace) -> None:
     for flag, (name, owners) in OWN_SETTINGS.items():
         if getattr(args, name) and args.adapter not in owners:
             raise ConfigError(f"the adapter {args.adapter} takes no {flag}", instead="leave it out")
-    for flag in NEEDED.get(args.adapter, () if args.adapter in adapters.ADAPTERS else ()):
+    for flag in NEEDED.get(args.adapter, ("--files",)):
         if not getattr(args, flag.removeprefix("--")):
             raise ConfigError(f"the adapter {args.adapter} needs {flag}")
-    if args.adapter in adapters.ADAPTERS and not args.files:
-        raise ConfigError(
-            f"the adapter {args.adapter} needs files", where="--files", instead="[{source, path}]"
-        )
     chosen = [flag for flag in ("first", "sample", "indices") if getattr(args, flag) is not None]
     if len(chosen) > 1:
         raise ConfigError(f"--{' and --'.join(chosen)} exclude each other", instead="one of them")
