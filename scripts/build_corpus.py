@@ -103,9 +103,7 @@ def concept_texts(args: argparse.Namespace) -> pd.DataFrame:
     world = concepts.ConceptWorld.read(args.world)
     if args.kind == "concepts":
         return concepts.make_documents(world, args.texts, args.seed)
-    return concepts.make_records(
-        world, args.style, args.texts, args.seed, args.wrong_operations, args.slips
-    )
+    return concepts.make_records(world, args.style, args.texts, args.seed, args.wrong_operations, args.slips)
 
 
 def texts_of(examples: pd.DataFrame, where: object) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -54,7 +54,9 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 }
 MOST_OPERANDS = 12
 VALUES = 24
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+)
 _WORDS = [*_ONES.split(), "seventeen", "eighteen", "nineteen"]
 _ROMAN = ["", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix"]
 SCRIPTS: dict[str, list[str]] = {
