@@ -2,7 +2,9 @@
 
 It stands in for a published base model where none can be had: on a CPU, in the demo and in ``hh-small``. Weights begin
 as normal numbers of the standard deviation ``--initial-std`` (0.04: the usual 0.02 learns slowly at these sizes), and
-the loss is the mean negative log-likelihood over *all* tokens of BOS, prompt, response, EOS. AdamW with a cosine
+the loss is the mean negative log-likelihood over *all* tokens of BOS, prompt, response, EOS; where the corpus says
+which characters of a response carry the loss (column ``scored``: a list of [start, end)), over the tokens that begin in
+them and the EOS. AdamW with a cosine
 schedule after a linear warm-up; no dropout. A text longer than ``--max-tokens`` is left out and counted, never cut.
 Rows of similar length share a batch, see :func:`w2s.training.similar_length_order`.
 
@@ -26,7 +28,7 @@ in any. Positions are rows of a table in opt and gpt-neo; elsewhere they only sa
 What a published model of the family sets otherwise (Gemma's heads are wider than its width divided by their number,
 Mistral's share keys and values) is not copied.
 
-Inputs: corpus (``corpus.parquet``: prompt, response), tokenizer.
+Inputs: corpus (``corpus.parquet``: prompt, response, for some corpora scored), tokenizer.
 Output: the model in the hub's format with its tokenizer files, ``positions`` in ``encoding.json`` set to the model's,
 and ``history.csv``.
 """
@@ -36,13 +38,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from w2s import architectures, cli, training
 from w2s.artifact import load
 from w2s.encoding import Encoding
 from w2s.errors import ConfigError, DataError
 from w2s.tables import read_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Label of a token without loss, torch's and transformers' own.
+IGNORED = -100
 
 
 def arguments() -> cli.StageParser:
@@ -82,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         del args.spec["architecture"]
     encoding = Encoding.load(args.tokenizer.parent)
     encoding.positions = args.positions
-    sequences, dropped = tokenised(args.corpus, encoding, args.max_tokens)
-    columns: training.Columns = {"input_ids": sequences, "labels": sequences}
+    columns, dropped = tokenised(args.corpus, encoding, args.max_tokens)
+    sequences = columns["input_ids"]
 
     def make(ordered: training.Columns, settings: dict[str, Any]) -> training.Job:
         return job(args, encoding, ordered, settings)
@@ -115,11 +123,15 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def tokenised(corpus: Path, encoding: Encoding, max_tokens: int) -> tuple[list[list[int]], int]:
-    """Texts of at most ``max_tokens`` tokens as ids (BOS, prompt, response, EOS), and how many were longer.
+def tokenised(corpus: Path, encoding: Encoding, max_tokens: int) -> tuple[training.Columns, int]:
+    """Texts of at most ``max_tokens`` tokens, and how many were longer.
+
+    Returns:
+        Two columns, input_ids (BOS, prompt, response, EOS) and labels (the same where no column ``scored`` says
+        otherwise; -100 carries no loss); the number of texts left out.
 
     Raises:
-        DataError: no text is short enough.
+        DataError: no text is short enough; see :func:`masked`.
     """
     path = load(corpus).path("corpus.parquet")
     texts = read_parquet(path, ["prompt", "response"])
@@ -128,12 +140,41 @@ def tokenised(corpus: Path, encoding: Encoding, max_tokens: int) -> tuple[list[l
         encoding.responses_ids(texts["response"].tolist()),
     )
     sequences = [start + end for start, end in zip(prompts, responses, strict=True)]
-    kept = [ids for ids in sequences if len(ids) <= max_tokens]
+    labels = masked(texts, prompts, responses, encoding, path) if "scored" in texts else sequences
+    kept = [row for row, ids in enumerate(sequences) if len(ids) <= max_tokens]
     if not kept:
         raise DataError(
             f"no text of at most {max_tokens} tokens", where=path, instead="a larger --max-tokens"
         )
-    return kept, len(sequences) - len(kept)
+    columns = {"input_ids": [sequences[row] for row in kept], "labels": [labels[row] for row in kept]}
+    return columns, len(sequences) - len(kept)
+
+
+def masked(
+    texts: pd.DataFrame, prompts: list[list[int]], responses: list[list[int]], encoding: Encoding, path: Path
+) -> list[list[int]]:
+    """Labels of texts of which only some characters carry the loss: the tokens that begin in them, and the EOS.
+
+    Raises:
+        DataError: a response alone has other tokens than behind its prompt, so that their places are not known.
+    """
+    found = encoding.tokenizer.encode_batch(texts["response"].tolist(), add_special_tokens=False)
+    labels = []
+    for row, (text, prompt, response) in enumerate(zip(found, prompts, responses, strict=True)):
+        *tokens, end = response
+        if text.ids != tokens:
+            raise DataError(
+                "the tokenizer divides a response that stands alone in another way than inside a text",
+                where=f"{path}, row {row}",
+                instead="a tokenizer that puts no blank in front of a text, e.g. one of train_tokenizer",
+            )
+        carries = {place for first, last in texts["scored"].iloc[row] for place in range(first, last)}
+        scored = [
+            token if start in carries else IGNORED
+            for token, (start, _) in zip(tokens, text.offsets, strict=True)
+        ]
+        labels.append([IGNORED] * len(prompt) + scored + [end])
+    return labels
 
 
 def job(
