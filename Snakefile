@@ -16,6 +16,8 @@ include: "rules/labels.smk"
 include: "rules/student.smk"
 include: "rules/evaluate.smk"
 include: "rules/judge.smk"
+include: "rules/refine.smk"
+include: "rules/theory.smk"
 include: "rules/figures.smk"
 include: "rules/scorecard.smk"
 
@@ -32,7 +34,7 @@ rule all:
     input:
         rules.report.output,
         PLAN.figures(),
-        rules.score_claims.output if PLAN.paper_tables("a") else [],
+        PLAN.scorecards(),
 
 
 # One target per experiment, by its name: its tables and its figure.
@@ -56,6 +58,12 @@ rule figures_a:
         [path for name in PLAN.paper_items("a") if "_figure_" in name for path in PLAN.figure_files(name)],
 
 
+# All of paper B.
+rule paper_b:
+    input:
+        [path for name in PLAN.paper_items("b") for path in PLAN.item(name)],
+
+
 rule tables:
     input:
         PLAN.tables(),
@@ -63,7 +71,7 @@ rule tables:
 
 rule splits:
     input:
-        [PLAN.manifest("splits", cell_path(cell)) for name in CONFIG.run for cell in PLAN.cells(name)],
+        [PLAN.manifest("splits", cell_path(cell)) for name in PLAN.experiments for cell in PLAN.cells(name)],
 
 
 # All that the targets need from outside, verified. After it no job needs a network.

@@ -272,7 +272,7 @@ rule plot_drops:
 
 rule report:
     input:
-        tables=PLAN.tables(),
+        tables=PLAN.measured(),
         figures=[path for path in PLAN.figures() if path.endswith((".png", ".html"))],
         filtered=[PLAN.manifest("filtered", data) for data in PLAN.data_sets()],
         template="report/template.html",

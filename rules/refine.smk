@@ -232,3 +232,93 @@ rule tabulate_transfer:
     shell:
         "python scripts/tabulate_transfer.py --scores {input.scores} --records {input.records}"
         " {params.spec} --output {output} > {log} 2>&1"
+
+
+rule plot_panels:
+    input:
+        tables=f"{ROOT}/tables/{{transfer}}/manifest.json",
+        published="published/values-b.csv",
+    output:
+        pdf=f"{ROOT}/figures/{{transfer}}.pdf",
+        png=report(
+            f"{ROOT}/figures/{{transfer}}.png",
+            caption="../report/panels.rst",
+            category="Paper B",
+            labels={"figure": "panels", "experiment": "{transfer}"},
+        ),
+        csv=f"{ROOT}/figures/{{transfer}}.csv",
+    log:
+        f"{ROOT}/logs/plot_panels/{{transfer}}.log",
+    wildcard_constraints:
+        transfer=alternatives(PLAN.transfers_drawn("panels")),
+    group:
+        "tables"
+    container:
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
+    params:
+        code=code("plot_panels"),
+    shell:
+        "python scripts/plot_panels.py --tables {input.tables} --published {input.published}"
+        " --pdf {output.pdf} --png {output.png} --csv {output.csv} > {log} 2>&1"
+
+
+rule plot_examples:
+    input:
+        tables=f"{ROOT}/tables/{{transfer}}/manifest.json",
+    output:
+        pdf=f"{ROOT}/figures/{{transfer}}.pdf",
+        png=report(
+            f"{ROOT}/figures/{{transfer}}.png",
+            caption="../report/shown.rst",
+            category="Paper B",
+            labels={"figure": "examples shown", "experiment": "{transfer}"},
+        ),
+        csv=f"{ROOT}/figures/{{transfer}}.csv",
+    log:
+        f"{ROOT}/logs/plot_examples/{{transfer}}.log",
+    wildcard_constraints:
+        transfer=alternatives(PLAN.transfers_drawn("examples")),
+    group:
+        "tables"
+    container:
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
+    params:
+        code=code("plot_examples"),
+    shell:
+        "python scripts/plot_examples.py --tables {input.tables}"
+        " --pdf {output.pdf} --png {output.png} --csv {output.csv} > {log} 2>&1"
+
+
+rule write_transfer:
+    input:
+        tables=f"{ROOT}/tables/{{transfer}}/manifest.json",
+        published="published/values-b.csv",
+    output:
+        md=f"{ROOT}/figures/{{transfer}}.md",
+        html=report(
+            f"{ROOT}/figures/{{transfer}}.html",
+            caption="../report/transfer.rst",
+            category="Paper B",
+            labels={"figure": "table", "experiment": "{transfer}"},
+        ),
+        csv=f"{ROOT}/figures/{{transfer}}.csv",
+    log:
+        f"{ROOT}/logs/write_transfer/{{transfer}}.log",
+    wildcard_constraints:
+        transfer=alternatives(PLAN.transfers_drawn("maths", "bias", "baselines", "failures")),
+    group:
+        "tables"
+    container:
+        IMAGES["light"].container
+    resources:
+        **LIGHT,
+    params:
+        spec=lambda w: flags({"layout": CONFIG.transfers[w.transfer].figure}),
+        code=code("write_transfer"),
+    shell:
+        "python scripts/write_transfer.py --tables {input.tables} --published {input.published}"
+        " {params.spec} --md {output.md} --html {output.html} --csv {output.csv} > {log} 2>&1"

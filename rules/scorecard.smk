@@ -3,16 +3,18 @@
 
 rule score_claims:
     input:
-        tables=PLAN.paper_tables("a"),
-        claims="published/claims-a.yaml",
-        published="published/values.csv",
+        tables=lambda w: PLAN.paper_tables(w.paper),
+        claims="published/claims-{paper}.yaml",
+        published=lambda w: PLAN.published(w.paper),
         template="report/scorecard.html",
     output:
-        html=f"{ROOT}/scorecard/claims_a.html",
-        csv=f"{ROOT}/scorecard/claims_a.csv",
-        json=f"{ROOT}/scorecard/claims_a.json",
+        html=f"{ROOT}/scorecard/claims_{{paper}}.html",
+        csv=f"{ROOT}/scorecard/claims_{{paper}}.csv",
+        json=f"{ROOT}/scorecard/claims_{{paper}}.json",
     log:
-        f"{ROOT}/logs/score_claims/claims_a.log",
+        f"{ROOT}/logs/score_claims/claims_{{paper}}.log",
+    wildcard_constraints:
+        paper="a|b",
     group:
         "tables"
     container:
@@ -20,7 +22,7 @@ rule score_claims:
     resources:
         **LIGHT,
     params:
-        spec=PLAN.score_claims(),
+        spec=lambda w: PLAN.score_claims(w.paper),
         code=code("score_claims"),
     shell:
         "python scripts/score_claims.py --tables {input.tables} --claims {input.claims} --published {input.published}"

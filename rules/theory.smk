@@ -3,17 +3,17 @@
 
 rule simulate_mixture:
     output:
-        f"{ROOT}/mixtures/{{mixture}}/manifest.json",
+        f"{ROOT}/tables/{{mixture}}/manifest.json",
     log:
         f"{ROOT}/logs/simulate_mixture/{{mixture}}.log",
-    wildcard_constraints:
-        mixture=alternatives(CONFIG.mixtures),
+    group:
+        "tables"
     container:
         IMAGES["light"].container
     resources:
         **LIGHT,
     params:
-        spec=lambda w: flags(PLAN.simulate_mixture(w.mixture)),
+        spec=lambda w: PLAN.simulate_mixture(w.mixture),
         code=code("simulate_mixture"),
     shell:
         "python scripts/simulate_mixture.py {params.spec} --output {output} > {log} 2>&1"
@@ -21,7 +21,7 @@ rule simulate_mixture:
 
 rule plot_mixture:
     input:
-        tables=f"{ROOT}/mixtures/{{mixture}}/manifest.json",
+        tables=f"{ROOT}/tables/{{mixture}}/manifest.json",
     output:
         pdf=f"{ROOT}/figures/{{mixture}}.pdf",
         png=report(
@@ -33,8 +33,8 @@ rule plot_mixture:
         csv=f"{ROOT}/figures/{{mixture}}.csv",
     log:
         f"{ROOT}/logs/plot_mixture/{{mixture}}.log",
-    wildcard_constraints:
-        mixture=alternatives(CONFIG.mixtures),
+    group:
+        "tables"
     container:
         IMAGES["light"].container
     resources:

@@ -154,8 +154,12 @@ class Plan(TransferPlan):
         return [self.manifest("filtered", data) for data in self.config.experiments[experiment].data]
 
     def tables(self) -> list[str]:
-        """Tables of the experiments that are to run."""
+        """Tables of all that is to run."""
         return [self.manifest("tables", name) for name in self.config.run]
+
+    def measured(self) -> list[str]:
+        """Tables of the experiments and transfers that are to run: what models did, unlike the theory's simulations."""
+        return [self.manifest("tables", name) for name in self.config.run if name not in self.config.mixtures]
 
     def data_sets(self) -> list[str]:
         """Data sets of the experiments that are to run, in order, each once."""
@@ -196,9 +200,26 @@ class Plan(TransferPlan):
         """Tables of a paper's items."""
         return [self.manifest("tables", name) for name in self.paper_items(paper)]
 
-    def score_claims(self) -> str:
+    def scorecards(self) -> list[str]:
+        """The scorecard of each paper of which something runs."""
+        return [
+            self.path("scorecard", f"claims_{paper}.{suffix}")
+            for paper in ("a", "b")
+            if self.paper_items(paper)
+            for suffix in ("html", "csv", "json")
+        ]
+
+    def published(self, paper: str) -> str:
+        """What a paper printed, or its authors released."""
+        return {"a": "published/values.csv", "b": "published/values-b.csv"}[paper]
+
+    def score_claims(self, paper: str) -> str:
         """Spec of ``score_claims``: the data sets that are a world's, for which some claims cannot speak."""
-        worlds = [name for name in self.data_sets() if self.config.data[name].world]
+        if paper == "a":
+            worlds = [name for name in self.data_sets() if self.config.data[name].world]
+        else:
+            tests = [name for transfer in self.transfers for name in self.transfer_tests(transfer)]
+            worlds = [name for name in dict.fromkeys(tests) if self.config.questions[name].world]
         return flags({"world_data": worlds or None})
 
     def shown_prompts(self, experiment: str, base: Path) -> list[str]:

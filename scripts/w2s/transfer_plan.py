@@ -451,6 +451,10 @@ class TransferPlan(Specs):
             self.path("figures", f"{transfer}.{suffix}") for suffix in (FIGURES[figure] if figure else ())
         ]
 
+    def transfer_tests(self, transfer: str) -> list[str]:
+        """Sets of test questions of a transfer."""
+        return list(self.config.tasks[self.config.transfers[transfer].task].tests)
+
     def transfer_questions(self, transfer: str) -> list[str]:
         """Sets of questions that a transfer needs, topics of written ones included."""
         task = self.config.tasks[self.config.transfers[transfer].task]
