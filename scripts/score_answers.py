@@ -53,7 +53,7 @@ class Scorer:
     grader: exact_match.Grader
     marker: Sequence[str]
     world: Any
-    style: str | None
+    style: str
     verdicts: Counter[str] = field(default_factory=Counter)
 
     def words(self, row: dict[str, Any]) -> float:
@@ -253,7 +253,7 @@ def exact_scores(
         world = concepts.ConceptWorld.read(args.world)
     scores = []
     with exact_match.Grader() as grader:
-        scorer = Scorer(grader, args.marker or (), world, args.style)
+        scorer = Scorer(grader, args.marker or (), world, args.style or "")
         rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
         for metric in args.metrics:
             for row in rows:
