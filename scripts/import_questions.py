@@ -33,6 +33,7 @@ from w2s import cli
 from w2s import question_adapters as adapters
 from w2s.artifact import Artifact, load
 from w2s.errors import ConfigError, DataError
+from w2s.markers import count_words
 from w2s.question_adapters import Found, Question, question_id
 from w2s.tables import check_unique, read_parquet, write_csv, write_parquet
 
@@ -61,6 +62,7 @@ NEEDED = {WRITTEN: ("--answers",), JOBS: ("--form",), WORLD: ("--world", "--styl
 def main(argv: Sequence[str] | None = None) -> None:
     """Import one set of questions."""
     args = arguments(argv)
+    reasons: list[str | None]
     if args.adapter == WORLD:
         table, reasons = world_questions(args), [None] * args.items
     else:
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows_dropped=dict(zip(drops["reason"], drops["rows"].tolist(), strict=True)),
             references=int(table["reference"].notna().sum()),
             topics=int(table["topic"].nunique()),
-            mean_words=float(table["question"].str.split().str.len().mean()),
+            mean_words=float(table["question"].map(count_words).mean()),
         )
 
 
@@ -238,8 +240,10 @@ def choose(found: Sequence[Found], args: argparse.Namespace) -> list[str | None]
                 f"{wanted} questions of {len(left)}", where="--first, --sample", instead="fewer"
             )
         # Not the generator of the parts: a sample of a part must not depend on how the part was drawn.
-        order = np.random.default_rng([args.seed, 1]).permutation(len(left)) if args.sample else range(wanted)
-        _drop_others(reasons, left, {left[at] for at in order[:wanted]}, NOT_SELECTED)
+        drawn = (
+            np.random.default_rng([args.seed, 1]).permutation(len(left)) if args.sample else range(len(left))
+        )
+        _drop_others(reasons, left, {left[at] for at in drawn[:wanted]}, NOT_SELECTED)
     return reasons
 
 

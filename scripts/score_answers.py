@@ -53,7 +53,7 @@ class Scorer:
     grader: exact_match.Grader
     marker: Sequence[str]
     world: Any
-    style: str | None
+    style: str
     verdicts: Counter[str] = field(default_factory=Counter)
 
     def words(self, row: dict[str, Any]) -> float:
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check(args)
     table, unanswered = read_rows(args)
     empty = table["answer"].str.strip() == ""
-    scores, verdicts = exact_scores(table[~empty], table.loc[empty, "id"], args)
+    scores, verdicts = exact_scores(table[~empty], list(table.loc[empty, "id"]), args)
     unrated: dict[str, int] = {}
     if args.ratings:
         rated, unrated = rated_scores(table["id"], args)
@@ -253,8 +253,8 @@ def exact_scores(
         world = concepts.ConceptWorld.read(args.world)
     scores = []
     with exact_match.Grader() as grader:
-        scorer = Scorer(grader, args.marker or (), world, args.style)
-        rows = table.to_dict("records")
+        scorer = Scorer(grader, args.marker or (), world, args.style or "")
+        rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
         for metric in args.metrics:
             for row in rows:
                 try:
