@@ -23,8 +23,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from w2s.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _WORD = re.compile(r"\w+")
 
@@ -50,17 +54,13 @@ class Request:
     shown: int
     seed: int = 0
 
-    def others(self, item: int) -> list[int]:
-        """Places in the pool of what can be shown with question ``item``; at least ``shown``, or a DataError."""
-        places = [
-            place
-            for place, usable in enumerate(self.usable)
-            if usable and not (self.refined and place == item)
-        ]
-        if len(places) < self.shown:
+    def showable(self) -> list[int]:
+        """Places in the pool of what can be shown: with each question ``shown`` others, or a DataError."""
+        places = [place for place, usable in enumerate(self.usable) if usable]
+        if len(places) < self.shown + self.refined:
             raise DataError(
-                f"{len(places)} weak answers can be shown, {self.shown} are wanted",
-                where=f"question {self.ids[item]}",
+                f"{len(places)} weak answers can be shown: too few for {self.shown} with each question",
+                instead="a smaller number of examples",
             )
         return places
 
@@ -100,30 +100,36 @@ def consecutive(request: Request) -> list[list[int]]:
 
 def at_random(request: Request) -> list[list[int]]:
     """Others drawn for each question."""
+    places = request.showable()
     chosen = []
     for item, name in enumerate(request.ids):
-        places = request.others(item)
-        random.Random(f"{request.seed} {name}").shuffle(places)
-        chosen.append(places[: request.shown])
+        draw = random.Random(f"{request.seed} {name}")
+        drawn: list[int] = []
+        while len(drawn) < request.shown:
+            place = draw.choice(places)
+            if place not in drawn and not (request.refined and place == item):
+                drawn.append(place)
+        chosen.append(drawn)
     return chosen
 
 
 def similar(request: Request) -> list[list[int]]:
     """The others nearest to each question, nearest last; of two equally near ones the earlier counts as nearer."""
+    import numpy as np
+
+    places = np.array(request.showable())
     nearness = similarity(request.pool)
     chosen = []
     for item, question in enumerate(request.questions):
-        near = nearness(question)
-        places = sorted(request.others(item), key=lambda place: -near.get(place, 0.0))
-        chosen.append(places[: request.shown][::-1])
+        others = places[places != item] if request.refined else places
+        order = np.argsort(-nearness(question)[others], kind="stable")
+        chosen.append(others[order[: request.shown]][::-1].tolist())
     return chosen
 
 
 def fixed(request: Request) -> list[list[int]]:
     """The first ones of the pool for every question but themselves."""
-    first = [place for place, usable in enumerate(request.usable) if usable][: request.shown]
-    if len(first) < request.shown:
-        raise DataError(f"{len(first)} weak answers can be shown, {request.shown} are wanted")
+    first = request.showable()[: request.shown]
     return [[] if request.refined and item in first else list(first) for item in range(len(request.ids))]
 
 
@@ -135,11 +141,13 @@ CHOICES: dict[str, Callable[[Request], list[list[int]]]] = {
 }
 
 
-def similarity(texts: Sequence[str]) -> Callable[[str], dict[int, float]]:
-    """A function that gives, for a text, the cosines (above 0) with ``texts`` by place.
+def similarity(texts: Sequence[str]) -> Callable[[str], np.ndarray]:
+    """A function that gives, for a text, its cosines with each of ``texts``.
 
     A word of a text weighs its count times log((1 + N) / (1 + n)) + 1, n of the N texts having it.
     """
+    import numpy as np
+
     counts = [Counter(_WORD.findall(text.casefold())) for text in texts]
     having = Counter(word for words in counts for word in words)
 
@@ -151,16 +159,20 @@ def similarity(texts: Sequence[str]) -> Callable[[str], dict[int, float]]:
         length = math.hypot(*raw.values())
         return {word: weight / length for word, weight in raw.items()}
 
-    index: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for place, words in enumerate(counts):
         for word, weight in weights(words).items():
-            index[word].append((place, weight))
+            found[word].append((place, weight))
+    index = {
+        word: (np.array([p for p, _ in rows]), np.array([w for _, w in rows])) for word, rows in found.items()
+    }
 
-    def cosines(text: str) -> dict[int, float]:
-        found: dict[int, float] = defaultdict(float)
+    def cosines(text: str) -> np.ndarray:
+        sums = np.zeros(len(texts))
         for word, weight in weights(Counter(_WORD.findall(text.casefold()))).items():
-            for place, other in index.get(word, ()):
-                found[place] += weight * other
-        return dict(found)
+            if word in index:
+                places, others = index[word]
+                sums[places] += weight * others
+        return sums
 
     return cosines
