@@ -208,6 +208,28 @@ def test_a_continued_training_ends_in_the_same_files(
     assert not checkpoints.state_root(again).exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+def test_two_processes_take_the_steps_of_one(
+    tiny_model: Path, records: Path, tune: Any, tmp_path: Path, layout: str
+) -> None:
+    import torch
+    from test_distributed import launch
+
+    more = ("--confidence-weight", 0.5, "--confidence-warmup", 0.5)
+    alone, together = tune(tmp_path / "alone", *more), tmp_path / "together" / "manifest.json"
+    words = ["--model", tiny_model / "manifest.json", "--records", records, "--output", together, "--seed", 7]
+    words += ["--learning-rate", 1e-3, "--batch-size", 8, "--epochs", 2, "--device", "cpu", *more]
+    done = launch(layout, "tune_student", [str(word) for word in words])
+    assert done.returncode == 0, done.stderr
+    for name in ("loss", "grad_norm", "confidence_weight"):
+        assert history(together)[name].to_numpy() == pytest.approx(history(alone)[name].to_numpy(), rel=1e-4)
+    ours, theirs = training_inputs.weights(together), training_inputs.weights(alone)
+    for name, tensor in theirs.items():
+        if not name.endswith("k_proj.bias"):  # no influence, see test_sft
+            torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-5)
+
+
 def test_the_manifest_names_the_base_that_was_trained(
     tiny_model: Path, records: Path, make_model: Callable[..., Path], tune: Any, tmp_path: Path
 ) -> None:
