@@ -251,7 +251,7 @@ class Judge:
             if sent.final or attempt == self.limits.attempts:
                 tried = "" if sent.final else f" in {attempt} attempts"
                 raise JudgeError(
-                    f"the judge gave no reply{tried}: {sent.outcome.error}",
+                    f"the endpoint gave no reply{tried}: {sent.outcome.error}",
                     where=f"{question.name}, endpoint {self.endpoint.name}",
                     instead=sent.advice or "the same command later: what was answered is kept",
                 )

@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import httpx2
 import pydantic
@@ -30,7 +30,7 @@ from w2s.tuning_book import CREATED, CREATING, ENDED, REFUSED, Book
 logger = logging.getLogger(__name__)
 SUCCEEDED = "succeeded"
 OVER = {SUCCEEDED, "failed", "cancelled"}
-PURPOSE = "fine-tune"
+PURPOSE: Final = "fine-tune"
 METADATA = "w2s"
 PAGE = 100
 # Events of a job that are kept.
