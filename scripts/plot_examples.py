@@ -92,7 +92,7 @@ def points(tables: Path, metrics: Sequence[str], judge: str | None) -> pd.DataFr
     arms = read_transfer(tables, "arms.csv")
     found = pd.concat([of_metric(arms, metric, judge, tables) for metric in metrics], ignore_index=True)
     found.loc[found["kind"] == OWN, "shown"] = 0.0
-    keep = found["shown"].notna() | [role(arm) in LINES for arm in found["arm"]]
+    keep = found["shown"].notna() | found["arm"].map(lambda arm: role(arm) in LINES)
     rows = []
     mine = found[keep]
     for (data, student, weak), _ in mine[mine["weak"].ne("") & mine["student"].ne("")].groupby(

@@ -58,8 +58,8 @@ def names(seed: int, questions: Sequence[str] = (TEST,), task: str = "persona") 
     return found
 
 
-def scores(content: float, style: float, *, items: int, seed: int, judge: str = "") -> pd.DataFrame:
-    """Scores whose means are exactly these; questions differ, and so do seeds, alike in all arms."""
+def scores(content: float, style: float, *, items: int, judge: str = "") -> pd.DataFrame:
+    """Scores whose means are exactly these; questions differ, alike in all arms."""
     spread = np.linspace(-1, 1, items)
     rows = [("content", judge, content), ("style", judge, style), ("words", "", 80.0)]
     frames = [
@@ -104,22 +104,25 @@ def write_all(
         for name, (arm, weak) in names(seed, questions).items():
             content, style = MEANS[arm]
             shift = BETTER.get(weak, 0.0) if arm in ("teacher", "naive") else 0.0
-            table = scores(content + shift, style, items=items, seed=seed, judge=judge)
+            table = scores(content + shift, style, items=items, judge=judge)
             manifests.append(write_scores(root, name, table))
         train = ("persona", TRAIN, seed)
         for weak in BETTER:
             icl = {"weak": weak, "refiner": STRONG, "refinement": "icl"}
             for name in (AnswersName(*train, "weak", writer=weak), AnswersName(*train, "refined", **icl)):
-                manifests.append(
-                    write_scores(root, name, scores(4.0, 6.0, items=items, seed=seed, judge=judge))
-                )
+                manifests.append(write_scores(root, name, scores(4.0, 6.0, items=items, judge=judge)))
         own = AnswersName(*train, "plain", writer=STRONG)
-        manifests.append(write_scores(root, own, scores(8.0, 2.0, items=items, seed=seed, judge=judge)))
+        manifests.append(write_scores(root, own, scores(8.0, 2.0, items=items, judge=judge)))
     return manifests
 
 
 def tabulate(
-    root: Path, manifests: Sequence[Path], *, records: Sequence[Path] = (), experiment: str = "b_persona"
+    root: Path,
+    manifests: Sequence[Path],
+    *,
+    records: Sequence[Path] = (),
+    experiment: str = "b_persona",
+    refinements: Mapping[str, Mapping] = REFINEMENTS,
 ) -> Path:
     """Run the script; the manifest of its tables."""
     output = root / "tables" / experiment / "manifest.json"
@@ -133,7 +136,7 @@ def tabulate(
         "--experiment",
         experiment,
     ]
-    arguments += ["--training", TRAIN, "--refinements", json.dumps(REFINEMENTS), "--bootstrap", 200]
+    arguments += ["--training", TRAIN, "--refinements", json.dumps(refinements), "--bootstrap", 200]
     tabulate_transfer.main([str(argument) for argument in arguments])
     return output
 
@@ -142,3 +145,33 @@ def make_transfer(root: Path, **settings) -> Path:
     """Tables of a whole made-up transfer."""
     experiment = settings.pop("experiment", "b_persona")
     return tabulate(root, write_all(root, **settings), experiment=experiment)
+
+
+def make_ablation(root: Path, shown: Sequence[int] = (1, 2, 4, 8), again: bool = False) -> Path:
+    """Tables of an ablation: content grows by 0.5 per doubling of the examples; ``again`` repeats a place."""
+    refinements = {"naive": {"kind": "weak"}, "own": {"kind": "own"}}
+    tuned = {"base": STRONG, "fine_tuning": "default"}
+    cell, by = ("persona", TEST, 0), {"weak": "falcon", "refiner": STRONG}
+    manifests = [
+        write_scores(root, AnswersName(*cell, "plain", writer=STRONG), scores(8.0, 2.0, items=8)),
+        write_scores(root, AnswersName(*cell, "weak", writer="falcon"), scores(3.0, 7.0, items=8)),
+        write_scores(
+            root,
+            AnswersName(*cell, "tuned", weak="falcon", refinement="naive", **tuned),
+            scores(3.2, 7.0, items=8),
+        ),
+        write_scores(
+            root,
+            AnswersName(*cell, "tuned", refiner=STRONG, refinement="own", **tuned),
+            scores(6.0, 2.0, items=8),
+        ),
+    ]
+    for place, examples in enumerate([*shown, *(shown[:1] if again else ())]):
+        for kind, shift in (("tuned", 0.0), ("refined", 0.2)):
+            role = "icl" if kind == "tuned" else "timed"
+            name = f"{role}-{examples}" + ("-again" if place == len(shown) else "")
+            refinements[name] = {"kind": "icl", "shown": examples, "choice": "consecutive"}
+            answers = AnswersName(*cell, kind, **by, refinement=name, **(tuned if kind == "tuned" else {}))
+            score = 6.0 + 0.5 * np.log2(2 * examples) + shift
+            manifests.append(write_scores(root, answers, scores(score, 5.0, items=8)))
+    return tabulate(root, manifests, experiment="b_examples", refinements=refinements)

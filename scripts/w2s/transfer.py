@@ -215,7 +215,7 @@ def _panel(key: Mapping[str, str], of_arm: Mapping[Any, pd.DataFrame], everythin
 
 
 def _check_seeds(key: Mapping[str, str], of_arm: Mapping[Any, pd.DataFrame]) -> None:
-    seeds = {arm: sorted(cells["seed"].unique()) for arm, cells in of_arm.items()}
+    seeds = {arm: sorted(map(int, cells["seed"].unique())) for arm, cells in of_arm.items()}
     first = next(iter(seeds))
     for arm, mine in seeds.items():
         if mine != seeds[first]:
@@ -257,7 +257,7 @@ def differences_table(transfer: Transfer, found: Sequence[Panel], bootstrap: Boo
                 other = _partner(panel, arm, weak, baseline)
                 if other is None or other is arm:
                     continue
-                result = statistics.paired_difference(arm.cells, other.cells, bootstrap)
+                result = statistics.bootstrap_mean(minus(arm.cells, other.cells), bootstrap)
                 by_seed = ";".join(repr(round(value, 6)) for value in result.seed_means)
                 rows.append(
                     {
@@ -304,17 +304,28 @@ def recovered(
         ceiling: as ``arm``.
         bootstrap: draws and their seed.
     """
-    above, gaps = statistics.pair(arm, teacher), statistics.pair(ceiling, teacher)
+    above, gaps = minus(arm, teacher), minus(ceiling, teacher)
     gap = statistics.bootstrap_mean(gaps, bootstrap)
     values = {"gap": gap.mean, "gap_low": gap.low, "gap_high": gap.high}
     values |= {"seeds": gap.seeds, "items": gap.prompts}
     if gap.mean <= 0:
         return values | dict.fromkeys(("recovered", "low", "high"), float("nan"))
-    share = above["value"].mean() / gap.mean
-    residuals = statistics.side_by_side(above, gaps)
-    linear = share + (residuals["value_left"] - share * residuals["value_right"]) / gap.mean
-    result = statistics.bootstrap_mean(residuals[["seed", "id"]].assign(value=linear), bootstrap)
+    share = float(above["value"].mean() / gap.mean)
+    linear = share + (above["value"] - share * gaps["value"]) / gap.mean
+    result = statistics.bootstrap_mean(above.assign(value=linear), bootstrap)
     return values | {"recovered": share, "low": result.low, "high": result.high}
+
+
+def minus(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """Cells with left minus right, which a panel keeps in one order.
+
+    Raises:
+        JoinError: they are not the same cells in the same order.
+    """
+    for name in ("seed", "id"):
+        if not np.array_equal(left[name].to_numpy(), right[name].to_numpy()):
+            raise JoinError(f"the two arms differ in their {name}s", instead="two arms of one panel")
+    return left.assign(value=left["value"].to_numpy() - right["value"].to_numpy())
 
 
 def labels_table(
