@@ -125,6 +125,7 @@ class Part:
     right: Side | None = None
     third: Side | None = None
     judge: str = "main"
+    data: str = ""
     share: str | None = None
     along: str | None = None
     reference: float | None = None
@@ -257,6 +258,7 @@ def _part(node: Node, scales: Mapping[str, Scale], needs: Mapping[str, str]) -> 
         right=_side(node, "right") if has_right else None,
         third=_side(node, "third") if statistic == "r_squared" else None,
         judge=node.choice("judge", JUDGES, "main"),
+        data=node.take("data", str, ""),
         share=_pick(node, "share"),
         along=along,
         reference=node.number("reference") if statistic == "level" else None,

@@ -26,7 +26,6 @@ from w2s.statistics import pair
 SETTING = ["data", "share", "student", "recipe", "judge", "weak", "refiner"]
 # Of these an arm may have none: it then belongs to every one.
 OF_ANY = ("student", "recipe", "weak", "refiner")
-LABELS = "labels:"
 # Measured on the responses to test prompts: both sides of a comparison have the same cells.
 PER_PROMPT = (
     *("reward", "tokens", "win", "score", "similarity"),
@@ -303,9 +302,11 @@ def _one_teacher(teachers: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows(part: Part, measurements: Measurements) -> pd.DataFrame:
-    """Rows of the part's metric, judge and share. How good training labels are is not what a claim is about."""
+    """Rows of the part's metric, data, judge and share."""
     frame = measurements.frame
-    frame = frame[(frame["metric"] == part.metric) & ~frame["arm"].str.startswith(LABELS)]
+    frame = frame[frame["metric"] == part.metric]
+    if part.data:
+        frame = frame[frame["data"] == part.data]
     if part.judge == "other":
         frame = frame[frame["judge"] != measurements.main_judge]
     elif part.judge == "main" and measurements.main_judge in set(frame["judge"]):

@@ -19,6 +19,8 @@ COLUMNS = [*TEXTS, "beta", "metric", "judge", "seed", "id", "value"]
 # Further columns of paper B's measurements (weak labeller, refiner, number of examples); empty where they lack.
 TRANSFER = {"weak": "", "refiner": "", "shown": np.nan}
 WHOSE = [*TEXTS, "weak", "refiner"]
+# Arms of these measurements are training labels, not students.
+LABELS = "labels:"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def read_experiment(manifest: Path) -> Measurements:
     frame = frame.assign(**{name: empty for name, empty in TRANSFER.items() if name not in frame})
     frame = frame[[*COLUMNS, *TRANSFER]]
     frame = check(frame, path)
+    if (frame["weak"] != "").any():
+        frame = scored_by_all(frame, path)
     experiments = frame["experiment"].unique()
     if len(experiments) > 1:
         raise DataError(f"several experiments: {', '.join(experiments)}", where=path, instead="one")
@@ -92,6 +96,27 @@ def check(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             where=f"{path}, row {twice[0]}: {row['arm']}, {row['metric']}, seed {row['seed']}, id {row['id']}",
         )
     return frame
+
+
+def scored_by_all(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The rows whose question and seed have a score in every arm of their panel: paper B counts no others.
+
+    A panel is a data set, metric and judge; an arm without a single score in it takes no part. Quality of training labels
+    is no panel. How many are left out stands in the tables' ``arms.csv``.
+
+    Raises:
+        DataError: the arms of a panel have no question in common.
+    """
+    panel, arm = ["data", "metric", "judge"], ["student", "arm", "recipe", "weak", "refiner", "shown"]
+    mine = frame[~frame["arm"].str.startswith(LABELS)]
+    arms = mine[[*panel, *arm]].drop_duplicates().groupby(panel).size().rename("arms")
+    cells = mine.groupby([*panel, "seed", "id"]).size().rename("scores").reset_index()
+    whole = cells.join(arms, on=panel).query("scores == arms")
+    kept = mine.merge(whole[[*panel, "seed", "id"]], on=[*panel, "seed", "id"], how="inner")
+    lost = set(arms.index) - set(kept[panel].itertuples(index=False, name=None))
+    if lost:
+        raise DataError("no question has a score in all arms", where=f"{path}: {', '.join(sorted(lost)[0])}")
+    return kept
 
 
 def pair_metrics(frame: pd.DataFrame, path: Path) -> list[pd.DataFrame]:

@@ -134,8 +134,13 @@ def _counts(check: PrintedCheck, values: pd.DataFrame) -> CheckResult:
     ties = int(dict(total.results)["ties"])
     number = {"above": int(total.left), "below": int(total.right), "equal": ties}[check.test]
     near = f"within {check.within:g} of zero"
-    where = near if check.test == "equal" else f"{check.test} zero" + (" by more" if check.within else "")
-    aside = f", {ties} {near}" if check.within and check.test != "equal" else ""
+    aside = ""
+    if check.test == "equal":
+        where = near
+    elif check.within:
+        where, aside = f"more than {check.within:g} {check.test} zero", f", {ties} {near}"
+    else:
+        where = f"{check.test} zero"
     return CheckResult(
         check, tuple(rows), f"{number} of {int(total.left + total.right) + ties} lie {where}{aside}."
     )
