@@ -30,8 +30,6 @@ rule write_prompts:
         f"{ROOT}/prompts/{{wording}}/manifest.json",
     log:
         f"{ROOT}/logs/write_prompts/{{wording}}.log",
-    group:
-        "prompts"
     container:
         IMAGES["light"].container
     resources:
@@ -103,8 +101,6 @@ rule gather_records:
         f"{ROOT}/records/{STUDENT}/manifest.json",
     log:
         f"{ROOT}/logs/gather_records/{STUDENT}.log",
-    group:
-        "prompts"
     container:
         IMAGES["light"].container
     resources:

@@ -263,6 +263,7 @@ class Pretrain(Section):
     seed: Whole
     max_tokens: Count
     architecture: Literal["opt", "llama", "mistral", "gemma", "gpt-neo", "gpt-neox", "qwen2"] = "opt"
+    warmup_steps: Count | None = Field(None, description="steps in which the learning rate grows; null: none")
 
     @model_validator(mode="after")
     def _divides(self) -> Pretrain:
