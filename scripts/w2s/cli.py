@@ -56,8 +56,13 @@ class StageParser:
         return self._parser
 
     def input(self, flag: str, **settings: Any) -> None:
-        """Add an input: a path, required unless ``nargs="*"`` or told otherwise."""
+        """Add an input: a path, required unless ``nargs="*"`` or told otherwise.
+
+        One that is not required may be given without a path, which is how a rule without that input writes it.
+        """
         settings.setdefault("type", Path)
+        if settings.get("required") is False:
+            settings.setdefault("nargs", "?")
         settings.setdefault("required", settings.get("nargs") != "*")
         if settings.get("nargs") == "*":
             settings.setdefault("default", [])
