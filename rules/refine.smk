@@ -267,7 +267,7 @@ rule plot_examples:
         pdf=f"{ROOT}/figures/{{transfer}}.pdf",
         png=report(
             f"{ROOT}/figures/{{transfer}}.png",
-            caption="../report/shown.rst",
+            caption="../report/examples_shown.rst",
             category="Paper B",
             labels={"figure": "examples shown", "experiment": "{transfer}"},
         ),

@@ -95,9 +95,8 @@ def points(tables: Path, metrics: Sequence[str], judge: str | None) -> pd.DataFr
     keep = found["shown"].notna() | found["arm"].map(lambda arm: role(arm) in LINES)
     rows = []
     mine = found[keep]
-    for (data, student, weak), _ in mine[mine["weak"].ne("") & mine["student"].ne("")].groupby(
-        ROW, sort=False
-    ):
+    for key, _ in mine[mine["weak"].ne("") & mine["student"].ne("")].groupby(ROW, sort=False):
+        data, student, weak = map(str, key)
         here = mine[
             (mine["data"] == data) & mine["student"].isin([student, ""]) & mine["weak"].isin([weak, ""])
         ]
@@ -107,7 +106,8 @@ def points(tables: Path, metrics: Sequence[str], judge: str | None) -> pd.DataFr
     if whole.loc[whole["kind"] != OWN, "shown"].nunique() < 2:
         raise DataError(
             "fewer than two numbers of examples: there is nothing to draw over",
-            **{"where": where, "instead": "refinements that differ in `shown`"},
+            where=where,
+            instead="refinements that differ in `shown`",
         )
     on_line = whole[whole["shown"].notna()]
     twice = on_line[
@@ -123,14 +123,14 @@ def points(tables: Path, metrics: Sequence[str], judge: str | None) -> pd.DataFr
 
 def draw(run: pd.DataFrame) -> tuple[Figure, str]:
     """The figure and its caption."""
-    import numpy as np
     from w2s import plotting
 
     metrics = [metric for metric in dict.fromkeys([*METRICS, *run["metric"]]) if metric in set(run["metric"])]
     rows = list(run.groupby(ROW, sort=False))
     figure = plotting.new_figure(height=1.25 + 2.35 * len(rows))
     handles: dict[str, Any] = {}
-    for part, (key, mine) in zip(np.atleast_1d(figure.subfigures(len(rows))), rows, strict=True):
+    parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
+    for part, (key, mine) in zip(parts, rows, strict=True):
         data, student, weak = key
         part.suptitle(f"{student} on {data}, weak teacher {weak}", x=0.012, ha="left", fontweight="bold")
         for axes, metric in zip(part.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
@@ -149,12 +149,12 @@ def draw_panel(axes: Axes, rows: pd.DataFrame) -> dict[str, Any]:
 
     handles: dict[str, Any] = {}
     for row in records(rows_where(rows, "arm", lambda arm: role(arm) in LINES)):
-        style = {"color": INK, "linewidth": 1.0, "linestyle": LINES[role(row.arm)]}
+        style: dict[str, Any] = {"color": INK, "linewidth": 1.0, "linestyle": LINES[role(row.arm)]}
         handles[arm_words(role(row.arm))] = axes.axhline(row.mean, **style)
     axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.7)
     lines = rows[rows["shown"].notna()].sort_values("shown")
     for (kind, choice, timed), mine in lines.groupby(["kind", "choice", "timed"], sort=False):
-        look, label = _look(kind, choice, timed)
+        look, label = _look(str(kind), str(choice), str(timed))
         for row in records(mine):
             if has_interval(row):
                 whisker(axes, row.shown, row.mean, row.low, row.high, width=0.7)

@@ -145,21 +145,22 @@ def points(arms: pd.DataFrame, metrics: Sequence[str], panel: str) -> pd.DataFra
 
 def draw(released: pd.DataFrame, run: pd.DataFrame, metrics: Sequence[str]) -> tuple[Figure, str]:
     """The figure and its caption."""
-    import numpy as np
+    import pandas as pd
     from w2s import plotting
     from w2s.transfer_looks import looks
 
     whole = _together(released, run)
-    names = series(list(zip(whole["arm"], whole["recipe"], strict=True)))
-    whole = whole.assign(series=[names[row.arm, row.recipe] for row in records(whole)])
+    pairs = [(row.arm, row.recipe) for row in records(whole)]
+    names = series(pairs)
+    whole = whole.assign(series=pd.Series([names[pair] for pair in pairs], index=whole.index, dtype=object))
     look = looks(sorted({name for name in names.values() if role(name[0]) != UNTUNED}, key=series_order))
     rows = [key for key, _ in whole.groupby(ROW, sort=False)]
     figure = plotting.new_figure(height=1.3 + 2.35 * len(rows))
-    parts = np.atleast_1d(figure.subfigures(len(rows)))
+    parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
     handles: dict[tuple[str, str], Any] = {}
     for part, key in zip(parts, rows, strict=True):
         mine = whole[(whole[ROW] == list(key)).all(axis=1)]
-        title = row_title(dict(zip(ROW, key, strict=True)), len(rows) > 1)
+        title = row_title(dict(zip(ROW, map(str, key), strict=True)), len(rows) > 1)
         part.suptitle(title, x=0.012, ha="left", fontsize=9.5, fontweight="bold")
         for axes, metric in zip(part.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
             marks = mine[mine["metric"] == metric]
@@ -170,10 +171,8 @@ def draw(released: pd.DataFrame, run: pd.DataFrame, metrics: Sequence[str]) -> t
             else:
                 axes.set_axis_off()
     shown = sorted(handles, key=series_order)
-    figure.legend(
-        *([handles[name] for name in shown], [series_words(name) for name in shown]),
-        **{"loc": "outside upper left", "ncols": 3, "columnspacing": 1.5},
-    )
+    lines, labels = [handles[name] for name in shown], [series_words(name) for name in shown]
+    figure.legend(lines, labels, loc="outside upper left", ncols=3, columnspacing=1.5)
     note = caption(released, run)
     plotting.add_note(figure, note)
     return figure, note
@@ -194,7 +193,11 @@ def draw_panel(axes: Axes, marks: pd.DataFrame, look: Mapping[tuple[str, str], L
     for row in records(marks[marks["x"].isna()]):
         unaligned = role(row.arm) == UNTUNED
         dashes = {UNTUNED: (0, (3, 1.6)), REFINER: (0, (5, 1.2, 1, 1.2))}.get(row.arm, ":")
-        line = {"color": INK if unaligned else look[row.series].colour, "linewidth": 1.2, "linestyle": dashes}
+        line: dict[str, Any] = {
+            "color": INK if unaligned else look[row.series].colour,
+            "linewidth": 1.2,
+            "linestyle": dashes,
+        }
         handles[row.series] = axes.axhline(row.mean, **line)
         if unaligned and row.low == row.low:
             axes.axhspan(row.low, row.high, color=line["color"], alpha=0.09, linewidth=0, zorder=1)
@@ -206,11 +209,9 @@ def draw_panel(axes: Axes, marks: pd.DataFrame, look: Mapping[tuple[str, str], L
         apart = 0.018 * width * (rank - (len(names) - 1) / 2)
         for row in records(rows):
             _whiskers(axes, row, row.x + apart)
-        handles[name] = axes.plot(
-            *(rows["x"] + apart, rows["mean"], look[name].marker),
-            **{"color": look[name].colour, "markeredgecolor": INK, "markeredgewidth": 0.7, "markersize": 5.5},
-            zorder=6,
-        )[0]
+        drawn: dict[str, Any] = {"color": look[name].colour, "markeredgecolor": INK, "markeredgewidth": 0.7}
+        x = rows["x"] + apart
+        (handles[name],) = axes.plot(x, rows["mean"], look[name].marker, **drawn, markersize=5.5, zorder=6)
     _teachers(axes, placed, width)
     return handles
 
@@ -233,7 +234,7 @@ def _teachers(axes: Axes, placed: pd.DataFrame, width: float) -> None:
         else:
             places.append((row.x, row.letter))
     for x, text in places:
-        where = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+        where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
         axes.annotate(text, (x, 1.0), **where, fontsize=7.5, color=SOFT_INK)
 
 
@@ -242,7 +243,7 @@ def _whiskers(axes: Axes, row: Any, x: float) -> None:
     from w2s.plotting import SOFT_INK
 
     ends = {"yerr": (row.mean, row.low, row.high), "xerr": (row.x, row.x_low, row.x_high)}
-    errors = {
+    errors: dict[str, Any] = {
         side: [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
         for side, (mean, low, high) in ends.items()
         if low == low

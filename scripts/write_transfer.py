@@ -142,8 +142,8 @@ def arm_numbers(arms: pd.DataFrame, beside: Beside) -> pd.DataFrame:
 
 
 def _published(arms: pd.DataFrame, beside: Beside) -> list[float]:
-    keys = arms[[*PAIRED, "arm", "metric"]].to_dict("records")
-    return [beside.value(key) for key in keys]
+    names = [*PAIRED, "arm", "metric"]
+    return [beside.value(dict(zip(names, row, strict=True))) for row in arms[names].to_numpy()]
 
 
 def recovered_numbers(tables: Path, layout: Layout) -> pd.DataFrame:
@@ -192,7 +192,8 @@ def wide_table(numbers: pd.DataFrame, layout: Layout, title: str) -> Table:
         *(NAMES[name] for name in telling),
     ]
     first, cells = len(header), []
-    for (data, quantity, judge), rows in columns:
+    for key, rows in columns:
+        data, quantity, judge = map(str, key)
         # Shares of answers have three digits, as in the authors' files; scores and shares of a gap two.
         digits = 3 if rows["value"].between(0, 1).all() and not title.startswith(TITLE_OF["recovered"]) else 2
         by_line = rows.set_index(LINE)
@@ -201,16 +202,18 @@ def wide_table(numbers: pd.DataFrame, layout: Layout, title: str) -> Table:
         if rows["published"].notna().any():
             header.append("Released")
             cells.append({line: _text(row["published"], digits) for line, row in by_line.iterrows()})
-    lines = sorted(
-        numbers[LINE].drop_duplicates().itertuples(index=False),
-        key=lambda line: (line.weak, line.student, arm_order(line.arm), line.refiner, line.recipe),
-    )
-    rows = [
-        [arm_words(line.arm), *(getattr(line, name) for name in telling)]
-        + [column.get(tuple(line), NOTHING) for column in cells]
-        for line in lines
-    ]
-    return Table(header, rows, frozenset(range(first, len(header))), title)
+    table = []
+    for line in sorted(set(numbers[LINE].itertuples(index=False, name=None)), key=_line_order):
+        named = dict(zip(LINE, line, strict=True))
+        told = [arm_words(named["arm"]), *(named[name] for name in telling)]
+        table.append(told + [column.get(line, NOTHING) for column in cells])
+    return Table(header, table, frozenset(range(first, len(header))), title)
+
+
+def _line_order(line: tuple[str, ...]) -> tuple:
+    """Sort key of lines: by weak teacher, then student, then arm."""
+    student, refiner, weak, arm, recipe = line
+    return weak, student, arm_order(arm), refiner, recipe
 
 
 def _column_words(quantity: str, judge: str, data: str, layout: Layout) -> str:

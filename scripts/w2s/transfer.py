@@ -119,7 +119,7 @@ def measurements(transfer: Transfer, manifests: Sequence[Path]) -> pd.DataFrame:
         DataError: scores of several tasks, of answers that are no arm, or that are not finite.
         JoinError: an answer is scored twice by one metric and judge.
     """
-    frames, tasks = [], {}
+    frames, tasks = [], dict[str, Path]()
     for manifest in manifests:
         name = parse_answers(manifest.resolve())
         tasks.setdefault(name.task, manifest)
@@ -185,7 +185,7 @@ def panels(table: pd.DataFrame) -> tuple[list[Panel], list[str]]:
         everyone = list(dict.fromkeys(of_data[ARM].itertuples(index=False, name=None)))
         for (metric, judge), rows in of_data.groupby(["metric", "judge"], sort=False):
             of_arm = {arm: cells[CELLS] for arm, cells in rows.groupby(ARM, sort=False)}
-            key = {"data": data, "metric": metric, "judge": judge}
+            key = {"data": str(data), "metric": str(metric), "judge": str(judge)}
             found.append(_panel(key, of_arm, everything))
             by = f" by {judge}" if judge else ""
             absent += [

@@ -18,6 +18,7 @@ from w2s.transfer_results import (
     arm_words,
     metric_words,
     read_transfer,
+    role,
     said,
     students,
 )
@@ -61,13 +62,14 @@ def sentences(differences: pd.DataFrame) -> list[str]:
     """One sentence per student's arm and baseline other than its teacher: what is higher, lower, or open."""
     found = differences[differences["metric"].isin(QUALITIES) & (differences["baseline"] != TEACHER)]
     told = []
-    for (arm, baseline), rows in found.groupby(["arm", "baseline"], sort=False):
+    for pair, rows in found.groupby(["arm", "baseline"], sort=False):
+        arm, baseline = map(str, pair)
         parts = [
-            outcome(metric, judge, mine)
+            outcome(str(metric), str(judge), mine)
             for (metric, judge), mine in rows.groupby(["metric", "judge"], sort=False)
         ]
         words = [arm_words(arm), arm_words(baseline)]
-        order = LEADING.index(arm.partition("-")[0]) if arm.partition("-")[0] in LEADING else len(LEADING)
+        order = LEADING.index(role(arm)) if role(arm) in LEADING else len(LEADING)
         text = f"{words[0][0].upper()}{words[0][1:]} against {words[1]}: {'; '.join(parts)}."
         told.append(((order, baseline == UNTUNED, arm_order(arm)), text))
     return [text for _, text in sorted(told)]

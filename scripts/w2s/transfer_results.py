@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from w2s.artifact import load
 from w2s.errors import DataError
@@ -108,11 +108,6 @@ def metric_words(metric: str) -> str:
     return METRIC_WORDS.get(metric, metric)
 
 
-def with_judge(metric: str, judge: str) -> str:
-    """``"content, judge gpt-4o"``; of an exact score, the metric alone."""
-    return f"{metric_words(metric)}, judge {judge}" if judge else metric_words(metric)
-
-
 def of_metric(arms: pd.DataFrame, metric: str, judge: str | None, where: object) -> pd.DataFrame:
     """The rows of one metric by one judge; without a name by the only judge there is. May be empty.
 
@@ -174,11 +169,3 @@ def series_words(name: tuple[str, str]) -> str:
 def series_order(name: tuple[str, str]) -> tuple[int, str, str]:
     """Sort key of series."""
     return (*arm_order(name[0]), name[1])
-
-
-def cell(row: Any, digits: int = 2) -> str:
-    """``"0.61 [0.55, 0.67]"``, without brackets where there is no interval."""
-    from w2s.results import interval, number
-
-    text = number(row.mean, digits)
-    return text if row.low != row.low else f"{text} {interval(row.low, row.high, digits)}"
