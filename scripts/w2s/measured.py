@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ FILE = "measurements.parquet"
 TEXTS = ["experiment", "data", "share", "student", "arm", "feedback", "recipe", "step"]
 COLUMNS = [*TEXTS, "beta", "metric", "judge", "seed", "id", "value"]
 # Further columns of paper B's measurements (weak labeller, refiner, number of examples); empty where they lack.
-TRANSFER = {"weak": "", "refiner": "", "shown": np.nan}
+TRANSFER: dict[str, Any] = {"weak": "", "refiner": "", "shown": np.nan}
 WHOSE = [*TEXTS, "weak", "refiner"]
 # Arms of these measurements are training labels, not students.
 LABELS = "labels:"
