@@ -39,6 +39,12 @@ demo-paper-a: $(VENV)/installed ## every table and figure of paper A in miniatur
 	@echo; printf '%s\n' "report:    results/demo-paper-a/report.html" "scorecard: results/demo-paper-a/scorecard/claims_a.html (.csv, .json)" \
 	"figures:   results/demo-paper-a/figures/"
 
+.PHONY: demo-paper-b
+demo-paper-b: $(VENV)/installed ## every table and figure of paper B in miniature, its theory simulated, and the scorecard of its claims
+	@$(SNAKEMAKE) --configfile presets/demo-paper-b.yaml --quiet rules
+	@echo; printf '%s\n' "report:    results/demo-paper-b/report.html" "scorecard: results/demo-paper-b/scorecard/claims_b.html (.csv, .json)" \
+	"figures:   results/demo-paper-b/figures/"
+
 .PHONY: hh-small
 hh-small: export W2S_HH_DATA := $(abspath $(DATA))
 hh-small: export W2S_OPT_TOKENIZER := $(abspath $(or $(TOKENIZER),$(DATA)/../opt-tokenizer))
