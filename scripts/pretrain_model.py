@@ -4,8 +4,8 @@ It stands in for a published base model where none can be had: on a CPU, in the 
 as normal numbers of the standard deviation ``--initial-std`` (0.04: the usual 0.02 learns slowly at these sizes), and
 the loss is the mean negative log-likelihood over *all* tokens of BOS, prompt, response, EOS; where the corpus says
 which characters of a response carry the loss (column ``scored``: a list of [start, end)), over the tokens that begin in
-them and the EOS. AdamW with a cosine
-schedule after a linear warm-up; no dropout. A text longer than ``--max-tokens`` is left out and counted, never cut.
+them and the EOS. AdamW with a cosine schedule after a linear warm-up; no dropout. A text longer than ``--max-tokens`` is
+left out and counted, never cut.
 Rows of similar length share a batch, see :func:`w2s.training.similar_length_order`.
 
 ``--architecture`` takes transformers' own class of that family, so that a small model stands in for a large one of its
