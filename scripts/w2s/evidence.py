@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,7 +119,7 @@ def _comparison(
 ) -> Comparison:
     betas = rows.loc[rows["feedback"] != "", "beta"].dropna().unique()
     beta = float(betas[0]) if len(betas) == 1 else float("nan")
-    names = {name: value for name, value in setting.items() if name != "recipe"}
+    names: dict[str, Any] = {name: value for name, value in setting.items() if name != "recipe"}
     where = f"experiment {measurements.experiment}, part {part.id}, {label or 'only setting'}"
     try:
         terms = _terms(part, rows, arms, where)
@@ -152,7 +153,8 @@ def _slope(part: Part, rows: pd.DataFrame, arm: str) -> Terms:
     if positions.nunique() < 2:
         raise Absent(f"{arm} was run at one {part.along} only")
     points = [
-        (key[0], cells[["seed", "id", "value"]]) for key, cells in mine.groupby([positions, "feedback"])
+        (float(positions.loc[cells.index[0]]), cells[["seed", "id", "value"]])
+        for _, cells in mine.groupby([positions, "feedback"])
     ]
     weights = slope_weights(np.log2([position for position, _ in points]))
     return [(weight, cells) for weight, (_, cells) in zip(weights, points, strict=True)]
