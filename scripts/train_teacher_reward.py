@@ -5,8 +5,9 @@ the rest as well as the teacher by DPO does. Its architecture and hyper-paramete
 with the weak teacher's base model, with a new map from the last token's hidden state to one number. See
 :mod:`w2s.reward_training` for the loss, :mod:`w2s.training` for batches, precision and resuming.
 
-Nothing of D_l is held out, nothing is cut, and no pair but those without a label is left out: ``accuracy`` in ``history.csv`` is the share of right
-comparisons among the pairs that are being trained on. ``reward_responses`` gives the rewards that label the rest.
+Nothing of D_l is held out or cut, and no pair is left out but those that the label file leaves out: ``accuracy`` in
+``history.csv`` is the share of right comparisons among the pairs that are being trained on. ``reward_responses`` gives the
+rewards that label the rest.
 
 LoRA (rank above 0) trains adapters on the layers that PEFT chooses for the model family, and the new map whole; the
 adapters are merged into the weights at the end.
