@@ -291,6 +291,11 @@ def length_rows(lengths: pd.DataFrame, gold: str) -> list[dict[str, Any]]:
     mine = with_untuned_by_recipe(of_students(lengths[lengths["gold"] == gold]))
     if not mine["tokens"].notna().any():
         return []
+    settings = titles(mine)
+    places = [
+        (settings.index(setting), arm_order(arm)) for setting, arm in zip(settings, mine["arm"], strict=True)
+    ]
+    mine = mine.iloc[sorted(range(len(mine)), key=places.__getitem__)]
     return [
         {
             "setting": setting,
