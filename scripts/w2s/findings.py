@@ -307,7 +307,6 @@ def length_rows(lengths: pd.DataFrame, gold: str) -> list[dict[str, Any]]:
             "longer": told(row.tokens_difference, lambda value: signed(value, 1)),
             "adjusted": told(row.adjusted, signed)
             + (f" {interval(row.low, row.high)}" if row.low == row.low else ""),
-            "slope": told(row.slope, lambda value: signed(value, 3)),
         }
         for setting, row in zip(titles(mine), records(mine), strict=True)
     ]

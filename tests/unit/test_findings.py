@@ -77,10 +77,10 @@ def test_rewards_are_told_with_lengths(tmp_path):
     rows = {row["arm"]: row for row in findings.experiment(tables)["lengths"]}
     assert rows["un-tuned"] == {
         **{"setting": "k on world-t2", "arm": "un-tuned", "mean": "1.30", "tokens": "21.5"},
-        **{"per_token": "0.060", "difference": "–", "longer": "–", "adjusted": "–", "slope": "–"},
+        **{"per_token": "0.060", "difference": "–", "longer": "–", "adjusted": "–"},
     }
     weak = rows["weak (from s), SFT + DPO"]
-    assert (weak["difference"], weak["longer"], weak["slope"]) == ("+0.62", "+15.6", "+0.020")
+    assert (weak["difference"], weak["longer"]) == ("+0.62", "+15.6")
     assert weak["adjusted"] == "+0.31 [0.11, 0.51]"
     assert "teacher" not in "".join(rows)
     lengths = pd.read_csv(tables.parent / "lengths.csv")
