@@ -7,6 +7,10 @@
 - ``differences.csv``: each arm minus the reference feedback's arm of the same step and recipe, and minus the un-tuned
   model, paired over the same seeds and prompts; ``seed_differences`` lists each seed's mean, in the order
   of the seeds.
+- ``lengths.csv``: what length has to do with it, a row per arm: mean reward, mean tokens of a response, mean reward per
+  mean token, and, against the reference feedback's arm, the differences in reward and in tokens and the difference at
+  equal length (``adjusted``, with its interval): the intercept of the pairs' reward differences regressed on their
+  token differences, whose slope is reward per token more (:mod:`w2s.lengths`).
 - ``labels.csv``: agreement of each feedback with human and with gold labels, Wilson intervals. Examples of
   equal gold reward are left out against gold.
 - ``label_quality.csv``: the same by decile of |margin|, with the teacher's own confidence max(p, 1 - p).
@@ -56,6 +60,7 @@ def arguments() -> cli.StageParser:
     parser.spec("--bootstrap-seed", type=int, default=0)
     parser.spec("--reference-feedback", default="human", help="feedback that the others are compared with")
     parser.spec("--betas", type=cli.json_object, default={}, help="JSON: recipe -> DPO beta")
+    parser.spec("--without-sft", nargs="*", default=[], help="recipes that begin DPO at the base model")
     parser.spec(
         "--examples-shown", type=int, default=0, help="pairs of the disagreement set to draw, per seed"
     )
@@ -110,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def reward_tables(
     args: argparse.Namespace, measured: Sequence[Measured], bootstrap: Bootstrap
 ) -> dict[str, pd.DataFrame]:
-    """``rewards.csv`` and ``differences.csv``; of an experiment without models, empty."""
-    from w2s import summary
+    """``rewards.csv``, ``differences.csv`` and ``lengths.csv``; of an experiment without models, empty."""
+    from w2s import lengths, summary
 
     main, betas = args.main_gold if measured else "", args.betas
     reference = args.reference_feedback
@@ -120,6 +125,7 @@ def reward_tables(
         "differences.csv": summary.differences_table(
             args.experiment, measured, main, reference, betas, bootstrap
         ),
+        "lengths.csv": lengths.lengths_table(args.experiment, measured, main, reference, betas, bootstrap),
     }
 
 

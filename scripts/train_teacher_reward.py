@@ -5,8 +5,9 @@ the rest as well as the teacher by DPO does. Its architecture and hyper-paramete
 with the weak teacher's base model, with a new map from the last token's hidden state to one number. See
 :mod:`w2s.reward_training` for the loss, :mod:`w2s.training` for batches, precision and resuming.
 
-Nothing of D_l is held out, and nothing is left out or cut: ``accuracy`` in ``history.csv`` is the share of right
-comparisons among the pairs that are being trained on. ``reward_responses`` gives the rewards that label the rest.
+Nothing of D_l is held out or cut, and no pair is left out but those that the label file leaves out: ``accuracy`` in
+``history.csv`` is the share of right comparisons among the pairs that are being trained on. ``reward_responses`` gives the
+rewards that label the rest.
 
 LoRA (rank above 0) trains adapters on the layers that PEFT chooses for the model family, and the new map whole; the
 adapters are merged into the weights at the end.
@@ -22,7 +23,7 @@ from typing import Any
 
 from w2s import cli, reward_training, training
 from w2s.encoding import Encoding
-from w2s.tables import PARTS, join_labels, read_labels, read_part
+from w2s.tables import PARTS, read_labelled
 
 
 def arguments() -> cli.StageParser:
@@ -31,7 +32,7 @@ def arguments() -> cli.StageParser:
     parser.input("--model", help="language model to begin with")
     parser.input("--examples", help="examples")
     parser.input("--split", help="split of the examples")
-    parser.input("--labels", help="which response is preferred, for each example of the part")
+    parser.input("--labels", help="which response is preferred; what it leaves out is not trained on")
     parser.output("--output", help="manifest of the reward model")
     parser.spec("--part", choices=PARTS, help="part of the split to train on")
     parser.spec("--epochs", type=float, default=1.0, help="passes over the part")
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the artifact."""
     args = arguments().parse_args(argv)
     training.check_environment(args)
-    labelled = join_labels(read_part(args.examples, args.split, args.part), read_labels(args.labels))
+    labelled, _ = read_labelled(args.examples, args.split, args.part, args.labels)
     encoding = Encoding.load(args.model.parent)
     pairs = reward_training.tokenised(labelled, encoding)
     columns = {name: pairs[name] for name in reward_training.PAIR}

@@ -120,6 +120,23 @@ def differences_table(rewards: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def lengths_table(rewards: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """lengths.csv of these tables: half of each difference to the human arm is length, at 0.02 a token."""
+    key = ["experiment", "data", "share", "student", "recipe", "arm", "gold"]
+    mine = differences[differences["baseline"] == "human"][[*key, "baseline", "difference"]]
+    whole = rewards.merge(mine, on=key, how="left")
+    half = whole["difference"] / 2
+    return whole.assign(
+        baseline=whole["baseline"].fillna(""),
+        reward_per_token=whole["mean"] / whole["tokens"],
+        tokens_difference=half / 0.02,
+        adjusted=half,
+        low=half - 0.2,
+        high=half + 0.2,
+        slope=half.notna().map({True: 0.02, False: np.nan}),
+    )
+
+
 def labels_table(worlds: dict[str, tuple[float, float]], seeds: int, weak: bool, gold: bool) -> pd.DataFrame:
     """labels.csv."""
     rows = []
@@ -355,6 +372,7 @@ def make_tables(
     experiment: str = "demo",
     more: dict[str, pd.DataFrame] | None = None,
     measured: bool = False,
+    without_sft: Sequence[str] = (),
 ) -> Path:
     """A ``summarise`` artifact with one parent; returns its manifest.
 
@@ -363,15 +381,18 @@ def make_tables(
     worlds = {"world-t2": WORLDS["world-t2"]} if worlds is None else worlds
     rewards = rewards_table(worlds, students, feedbacks, golds, seeds, sft, recipes, shares)
     weak = WEAK in feedbacks
+    differences = differences_table(rewards)
     tables = {
         "rewards.csv": rewards,
-        "differences.csv": differences_table(rewards),
+        "differences.csv": differences,
+        "lengths.csv": lengths_table(rewards, differences),
         "labels.csv": labels_table(worlds, seeds, weak, exact_labels),
         "label_quality.csv": label_quality_table(worlds, weak, exact_labels),
         "costs.csv": costs_table(),
         **(more or {}),
     }
     spec = {"experiment": experiment, "main_gold": main_gold, "bootstrap": 2000}
+    spec["without_sft"] = list(without_sft)
     return write_tables(folder, tables, spec, measurements_table(rewards) if measured else None)
 
 

@@ -5,7 +5,7 @@ Nothing here knows what the paper found. A sentence follows from a difference an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +124,7 @@ def experiment(tables: Path) -> dict[str, Any]:
         "judges": main,
         "rewards": reward_rows(rewards, main),
         "differences": difference_rows(differences, main),
+        "lengths": length_rows(read_if_there(tables, "lengths.csv"), gold),
     }
 
 
@@ -149,6 +150,7 @@ def without_students(tables: Path) -> dict[str, Any]:
         "judges": [],
         "rewards": [],
         "differences": [],
+        "lengths": [],
     }
 
 
@@ -282,6 +284,37 @@ def difference_rows(differences: pd.DataFrame, judges: Sequence[str]) -> list[di
         }
         for setting, row in zip(titles(mine), records(mine), strict=True)
     ]
+
+
+def length_rows(lengths: pd.DataFrame, gold: str) -> list[dict[str, Any]]:
+    """Reward, length and the difference at equal length of each student by the main judge; none where no length is known."""
+    mine = with_untuned_by_recipe(of_students(lengths[lengths["gold"] == gold]))
+    if not mine["tokens"].notna().any():
+        return []
+    settings = titles(mine)
+    places = [
+        (settings.index(setting), arm_order(arm)) for setting, arm in zip(settings, mine["arm"], strict=True)
+    ]
+    mine = mine.iloc[sorted(range(len(mine)), key=places.__getitem__)]
+    return [
+        {
+            "setting": setting,
+            "arm": arm_label(row.arm),
+            "mean": number(row.mean),
+            "tokens": told(row.tokens, lambda value: number(value, 1)),
+            "per_token": told(row.reward_per_token, lambda value: number(value, 3)),
+            "difference": told(row.difference, signed),
+            "longer": told(row.tokens_difference, lambda value: signed(value, 1)),
+            "adjusted": told(row.adjusted, signed)
+            + (f" {interval(row.low, row.high)}" if row.low == row.low else ""),
+        }
+        for setting, row in zip(titles(mine), records(mine), strict=True)
+    ]
+
+
+def told(value: float, words: Callable[[float], str]) -> str:
+    """A number in words; a dash where it is not known."""
+    return "–" if value != value else words(value)
 
 
 def label_rows(tables: Sequence[Path]) -> list[dict[str, Any]]:

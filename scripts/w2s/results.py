@@ -72,6 +72,14 @@ TABLES = {
         numbers=("seeds", "prompts", "difference", "low", "high"),
         optional=("beta",),
     ),
+    "lengths.csv": Columns(
+        text=("experiment", "data", "share", "student", "recipe", "arm", "baseline", "gold"),
+        numbers=("seeds", "prompts", "mean"),
+        optional=(
+            *("beta", "tokens", "reward_per_token", "difference", "tokens_difference"),
+            *("adjusted", "low", "high", "slope"),
+        ),
+    ),
     "labels.csv": Columns(
         text=("experiment", "data", "share", "feedback", "against"),
         numbers=("seeds", "n", "agreement", "low", "high"),

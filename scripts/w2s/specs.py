@@ -233,6 +233,7 @@ class Specs(Paths):
                 "bootstrap_seed": 0,
                 "reference_feedback": self.reference_feedback(experiment),
                 "betas": {recipe: entry.dpo.beta for recipe, entry in recipes.items() if entry.dpo} or None,
+                "without_sft": [recipe for recipe, entry in recipes.items() if entry.without_sft] or None,
                 "examples_shown": experiment.examples or None,
                 "recipes": self._recipe_settings(experiment) if experiment.figure == "recipes" else None,
             }

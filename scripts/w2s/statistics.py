@@ -93,7 +93,7 @@ def bootstrap_mean(cells: pd.DataFrame, bootstrap: Bootstrap = _DEFAULT, *, stre
     seed_means = tuple(float(mean) for mean in values.sum(1) / present.sum(1))
     means = draw_means(values, present, bootstrap)
     means = means[np.isfinite(means)]
-    factor = _stretch(values, present, mean) if stretch else 1.0
+    factor = student_factor(np.where(present > 0, values - mean, 0.0)) if stretch else 1.0
     low, high = mean + factor * (np.quantile(means, [0.025, 0.975]) - mean)
     over = "seeds and prompts" if seeds > 1 else "prompts"
     return Interval(mean, float(low), float(high), seeds, values.shape[1], over, seed_means)
@@ -252,10 +252,14 @@ def variance_terms(deviations: np.ndarray) -> tuple[float, float]:
     return terms[0], terms[1]
 
 
-def _stretch(values: np.ndarray, present: np.ndarray, mean: float) -> float:
-    """t / z at Satterthwaite's degrees of freedom of the seeds' and the prompts' shares of the variance."""
-    terms = variance_terms(np.where(present > 0, values - mean, 0.0))
-    freedoms = [units - 1 for units in values.shape]
+def student_factor(deviations: np.ndarray) -> float:
+    """t / z at Satterthwaite's degrees of freedom of the seeds' and the prompts' shares of a statistic's variance.
+
+    Args:
+        deviations: as :func:`variance_terms` takes them, in any unit.
+    """
+    terms = variance_terms(deviations)
+    freedoms = [units - 1 for units in deviations.shape]
     variance = sum(terms)
     if variance <= 0:
         return 1.0

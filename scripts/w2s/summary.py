@@ -149,7 +149,7 @@ def rewards_table(
     grouped = arms(measured)
     malformed = _malformed(grouped)
     rows = []
-    for key in _ordered(grouped, main_gold):
+    for key in ordered(grouped, main_gold):
         *setting, gold, arm = key
         run, cells = grouped[key]
         found = statistics.bootstrap_mean(cells, bootstrap)
@@ -175,7 +175,7 @@ def differences_table(
     """Each arm minus the reference feedback's of the same step and recipe, and minus the un-tuned model; paired."""
     grouped = arms(measured)
     rows = []
-    for key in _ordered(grouped, main_gold):
+    for key in ordered(grouped, main_gold):
         *setting, gold, arm = key
         run, cells = grouped[key]
         *where, recipe = setting
@@ -202,14 +202,19 @@ def differences_table(
     return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
 
 
+def reference_arm(run: Run, reference: str) -> str:
+    """The reference feedback's arm of a student's step; empty for it itself and for what is no student."""
+    arm = Run("students", run.model, reference, run.recipe, run.step).arm
+    return arm if run.kind == "students" and arm != run.arm else ""
+
+
 def _baselines(run: Run, reference: str) -> list[str]:
-    if run.kind != "students":
-        return [UNTUNED] if run.kind == "teachers" else []
-    same_step = Run("students", run.model, reference, run.recipe, run.step).arm
-    return [baseline for baseline in (same_step, UNTUNED) if baseline != run.arm]
+    if run.kind == "models":
+        return []
+    return [baseline for baseline in (reference_arm(run, reference), UNTUNED) if baseline]
 
 
-def _ordered(grouped: Mapping[ArmKey, Any], main_gold: str) -> list[ArmKey]:
+def ordered(grouped: Mapping[ArmKey, Any], main_gold: str) -> list[ArmKey]:
     """Keys as they were given, but the rows of the main judge first.
 
     Raises:

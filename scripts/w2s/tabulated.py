@@ -7,7 +7,6 @@ a row per line of the table. Nothing here knows how a table is written (:mod:`w2
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEASUREMENTS = ["data", "share", "student", "arm", "recipe", "metric", "judge", "seed", "id", "value"]
-# A recipe says in its name that its students were not fine-tuned before DPO (Table 11).
-WITHOUT_SFT = re.compile(r"(^|-)(no|without)-sft(-|$)")
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,10 @@ class Layout:
 
 
 def reward_lines(tables: Path) -> pd.DataFrame:
-    """A line per arm by the main judge: reward, gain over un-tuned, difference to human, label agreement."""
+    """A line per arm by the main judge: reward, gain over un-tuned, difference to human, label agreement.
+
+    ``without_sft`` tells the recipes whose students begin DPO at the base model (Table 11).
+    """
     rewards = read_result(tables, "rewards.csv")
     gold = main_gold(tables, rewards)
     lines = with_untuned_by_recipe(of_students(rewards[rewards["gold"] == gold]))
@@ -93,6 +93,7 @@ def reward_lines(tables: Path) -> pd.DataFrame:
         _check_once(mine, key, f"{tables}, differences.csv, baseline {baseline}")
         lines = lines.merge(mine, on=key, how="left")
     lines = lines.merge(agreements(tables), on=["data", "share", "feedback"], how="left")
+    lines = lines.assign(without_sft=lines["recipe"].isin(load(tables).spec.get("without_sft", [])))
     return _in_order(lines.rename(columns={"gold": "judge"}))
 
 
@@ -351,7 +352,7 @@ def _same_setting(row: Any, line: Any) -> bool:
         return False
     if row.beta and not math.isclose(float(row.beta), line.beta, rel_tol=1e-6):
         return False
-    return not row.sft or (row.sft == "no") == bool(WITHOUT_SFT.search(line.recipe))
+    return not row.sft or (row.sft == "no") == getattr(line, "without_sft", False)
 
 
 def fair_coin(votes: int) -> float:

@@ -40,7 +40,7 @@ def experiment(tables: Path) -> dict[str, Any]:
         "headline": told[0] if told else "This transfer has no refinement to compare with naive fine-tuning.",
         "sentences": told[1:],
         **{"gold": None, "caveat": "", "findings": [], "other_judges": [], "judges": [], "rewards": []},
-        "differences": [],
+        **{"differences": [], "lengths": []},
     }
 
 

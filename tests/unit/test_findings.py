@@ -72,6 +72,22 @@ def test_an_experiment_is_told_by_its_main_judge(tmp_path):
     }
 
 
+def test_rewards_are_told_with_lengths(tmp_path):
+    tables = make_tables(tmp_path)
+    rows = {row["arm"]: row for row in findings.experiment(tables)["lengths"]}
+    assert rows["un-tuned"] == {
+        **{"setting": "k on world-t2", "arm": "un-tuned", "mean": "1.30", "tokens": "21.5"},
+        **{"per_token": "0.060", "difference": "–", "longer": "–", "adjusted": "–"},
+    }
+    weak = rows["weak (from s), SFT + DPO"]
+    assert (weak["difference"], weak["longer"]) == ("+0.62", "+15.6")
+    assert weak["adjusted"] == "+0.31 [0.11, 0.51]"
+    assert "teacher" not in "".join(rows)
+    lengths = pd.read_csv(tables.parent / "lengths.csv")
+    rewrite(tables, "lengths.csv", lengths.assign(tokens=float("nan")))
+    assert findings.experiment(tables)["lengths"] == []
+
+
 def test_one_seed_is_a_caveat(tmp_path):
     assert findings.experiment(make_tables(tmp_path, seeds=1))["caveat"].startswith("One seed:")
 

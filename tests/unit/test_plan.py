@@ -537,6 +537,13 @@ def test_tables_know_each_recipe_s_beta() -> None:
     assert betas["paper-hh"] == 0.1
 
 
+def test_tables_know_the_recipes_without_sft() -> None:
+    drawn = plan("paper-a")
+    words = shlex.split(drawn.summarise("a_table_11"))
+    assert words[words.index("--without-sft") + 1] == "paper-hh-without-sft"
+    assert "--without-sft" not in drawn.summarise("a_figure_7")
+
+
 def test_recipes_are_shown_as_they_are_trained() -> None:
     """Tables 7 and 8 of paper A."""
     drawn = plan("paper-a")

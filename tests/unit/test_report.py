@@ -121,6 +121,13 @@ def test_every_section_is_there(page):
     assert "learning-rate 5e-05" in page.text
 
 
+def test_rewards_stand_beside_lengths(page):
+    assert "Rewards and length" in page.text
+    assert re.search(
+        r"weak \(from s\), SFT \+ DPO 3\.02 21\.5 0\.140 \+0\.62 \+15\.6 \+0\.31 \[0\.11, 0\.51\]", page.text
+    )
+
+
 def test_downloads_hold_the_files(page, folder):
     links = {link["download"]: link["href"] for link in page.all("a") if "download" in link}
     for path in (*folder.glob("figures/*.csv"), *folder.glob("figures/*.pdf")):

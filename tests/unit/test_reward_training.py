@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -35,9 +36,9 @@ def pairs(inputs: Inputs) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of the preferred and the other responses with their prompts."""
     from w2s import reward_training
     from w2s.encoding import Encoding
-    from w2s.tables import join_labels, read_labels, read_part
+    from w2s.tables import read_labelled
 
-    labelled = join_labels(read_part(inputs.examples, inputs.split, "unlabelled"), read_labels(inputs.labels))
+    labelled, _ = read_labelled(inputs.examples, inputs.split, "unlabelled", inputs.labels)
     columns = reward_training.tokenised(labelled, Encoding.load(inputs.model.parent))
     assert list(columns["id"]) == labelled["id"].tolist()
     return columns["chosen_ids"], columns["rejected_ids"]
@@ -153,5 +154,16 @@ def test_labels_of_other_examples_are_refused(
 
     examples, split = make_examples(training_inputs.pairs(40), test=4)
     more = ("--examples", examples, "--split", split)
-    with pytest.raises(JoinError, match="4 ids of examples are missing in labels"):
+    with pytest.raises(JoinError, match="4 ids of part unlabelled are missing in the labels"):
         run(inputs, tmp_path / "t" / "manifest.json", *more)
+
+
+def test_pairs_that_the_labels_leave_out_are_not_trained_on(inputs: Inputs, tmp_path: Path) -> None:
+    from w2s.artifact import load
+
+    some = training_inputs.subset(inputs, tmp_path / "labels", 20)
+    output = run(inputs, tmp_path / "t" / "manifest.json", "--labels", some)
+    chosen, rejected = pairs(dataclasses.replace(inputs, labels=some))
+    facts = load(output).facts
+    assert facts["rows"] == len(chosen) == 20
+    assert facts["tokens_per_epoch"] == sum(len(ids) for side in (chosen, rejected) for ids in side)

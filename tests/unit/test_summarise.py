@@ -1,4 +1,4 @@
-"""The five tables from artifacts with known numbers."""
+"""The tables from artifacts with known numbers."""
 
 from __future__ import annotations
 
@@ -238,6 +238,18 @@ def test_differences_are_paired(grid: Results):
         # Seeds and prompts cancel, so that nothing but the constant is left.
         assert (row.difference, row.low, row.high) == pytest.approx((difference,) * 3)
         assert [float(value) for value in row.seed_differences.split(";")] == pytest.approx([difference] * 3)
+
+
+def test_lengths_are_told_beside_rewards(grid: Results):
+    tables = grid.summarise()
+    lengths, rewards = tables["lengths.csv"], tables["rewards.csv"]
+    assert lengths[["data", "arm", "gold", "mean"]].equals(rewards[["data", "arm", "gold", "mean"]])
+    assert lengths["reward_per_token"].tolist() == pytest.approx((rewards["mean"] / 20).tolist())
+    row = lengths[(lengths["arm"] == "weak") & (lengths["gold"] == "exact")].iloc[0]
+    # All responses have 20 tokens: the difference at equal length is the difference.
+    assert (row["baseline"], row["tokens_difference"]) == ("human", 0) and pd.isna(row["slope"])
+    assert row[["difference", "adjusted", "low", "high"]].tolist() == pytest.approx([0.25] * 4)
+    assert lengths.loc[lengths["arm"].isin(["untuned", "human"]), "baseline"].isna().all()
 
 
 def test_one_seed(results: Results):
