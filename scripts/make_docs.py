@@ -76,6 +76,7 @@ def outputs(body: str) -> list[str]:
         "{ROOT}": "results/<preset>",
         "{CONFIG.resources}": "resources",
         "{CELL}": "<data>/<share>/seed-<seed>",
+        "{STUDENT}": "<task>/seed-<seed>/weak-<weak>/refiner-<refiner>/<refinement>",
     }
     for placeholder, name in names.items():
         paths = [path.replace(placeholder, name) for path in paths]

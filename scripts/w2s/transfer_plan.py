@@ -308,7 +308,7 @@ class TransferPlan(Specs):
             "metrics": metrics,
             "marker": task.marker if "marker" in metrics else None,
         }
-        if task.world:
+        if "world" in test.metrics and task.world:
             settings |= {"world": self.concept_world(task.world), "style": task.style}
         if test.ratings:
             settings |= {"judge": test.ratings.judge, "rating_names": test.ratings.names}
