@@ -23,6 +23,7 @@ rule import_questions:
         " {params.spec} --output {output} > {log} 2>&1"
 
 
+# In no group: a model answers between one job and the next, and a group must have no such detour.
 rule write_prompts:
     input:
         unpack(lambda w: PLAN.prompt_inputs(w.wording)),

@@ -43,7 +43,10 @@ from w2s.errors import ConfigError, DataError, W2SError
 from w2s.hub_cache import SHA256, Repository, git_sha1, is_pattern
 
 KINDS = ("dataset", "model", "local")
-SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jsonl", ".jsonl.gz", ".parquet", ".bin")
+SUFFIXES = (
+    *(".safetensors", ".bin", ".json", ".txt", ".model"),
+    *(".jsonl", ".jsonl.gz", ".parquet", ".csv", ".csv.gz"),
+)
 REVISION = re.compile(r"[0-9a-f]{40}")
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # How a file is verified, as the ledger says it.

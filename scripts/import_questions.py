@@ -3,7 +3,7 @@
 The id of a question is a hash of its text, so that a question is the same one wherever it comes from; a row that
 repeats a question is dropped. The order is that of the source.
 
-inputs:  fetched sources, or (adapter ``written``) answers that hold lists of questions; none for ``jobs`` and ``world``
+inputs:  fetched sources, or (adapter ``written``) answers that hold lists of questions; none for ``jobs``, ``topics`` and ``world``
 outputs: questions.parquet (id, question, reference, topic; the last two may be missing); drops.csv (reason, rows): rows
          of the source = questions kept + rows dropped by reason
 
@@ -14,10 +14,10 @@ questions into 200 and 100.
 
 Pinned rows are counted from 0 over the rows of the source as they stand in its file, as tinyBenchmarks counts its anchor
 points. The paper's test sets tinyTruthfulQA and tinyAlpacaEval are such choices of 100. Which rows they are is published
-in a pickle alone, and no stage reads pickles: without them, fetch the small sets themselves, or declare
-``--first 100``. The anchor points of tinyBenchmarks' tutorial (100 of 817 of TruthfulQA, 100 of 1,319 of GSM8K, none of
-AlpacaEval) can be given as indices, but they are other items than the published small sets'. The weights that come with
-anchor points are not used: the paper's scores are plain means.
+in a pickle alone, and no stage reads pickles. Those of tinyTruthfulQA stand in config.yaml, found by their questions;
+of AlpacaEval the catalogue takes ``--first 100``. The anchor points of tinyBenchmarks' tutorial (100 of 817 of
+TruthfulQA, 100 of 1,319 of GSM8K) are other items than the published small sets'. The weights that come with anchor
+points are not used: the paper's scores are plain means.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from w2s.tables import check_unique, read_parquet, write_csv, write_parquet
 if TYPE_CHECKING:
     import pandas as pd
 
-JOBS, WRITTEN, WORLD = "jobs", "written", "world"
+JOBS, TOPICS, WRITTEN, WORLD = "jobs", "topics", "written", "world"
 DUPLICATE, OTHER_PART, NOT_SELECTED = "duplicate", "other_part", "not_selected"
 REASONS = (*adapters.DROP_REASONS, DUPLICATE, OTHER_PART, NOT_SELECTED)
 PARTS = ("train", "test")
@@ -56,7 +56,7 @@ OWN_SETTINGS = {
     "--files": ("files", tuple(adapters.ADAPTERS)),
     "--sources": ("sources", tuple(adapters.ADAPTERS)),
 }
-NEEDED = {WRITTEN: ("--answers",), JOBS: ("--form",), WORLD: ("--world", "--style", "--items", "--part")}
+NEEDED = {WRITTEN: ("--answers",), JOBS: ("--form",), TOPICS: (), WORLD: ("--world", "--style", "--items", "--part")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,7 +101,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.input("--answers", required=False, help="answers of a model that was asked for lists of questions")
     parser.output("--output", help="manifest.json of the questions")
-    parser.spec("--adapter", choices=[*adapters.ADAPTERS, JOBS, WRITTEN, WORLD], help="how rows are read")
+    parser.spec("--adapter", choices=[*adapters.ADAPTERS, JOBS, TOPICS, WRITTEN, WORLD], help="how rows are read")
     parser.spec("--files", type=cli.json_array, default=[], help="JSON list of {source, path}")
     parser.spec(
         "--without-context",
@@ -175,6 +175,8 @@ def collect(args: argparse.Namespace) -> list[Found]:
     """What becomes of each row of the source."""
     if args.adapter == JOBS:
         return adapters.job_questions(args.form)
+    if args.adapter == TOPICS:
+        return adapters.topics()
     if args.adapter == WRITTEN:
         path = load(args.answers).path("answers.parquet")
         answers = read_parquet(path, ["answer", "finished"])

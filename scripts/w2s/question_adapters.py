@@ -10,7 +10,7 @@
 | math-500 | ``problem``, ``answer``, ``subject`` | the answer | the subject |
 | questions | ``question`` and at most ``reference``, ``topic``: a list of one's own | if given | if given |
 
-Three more read no file: ``jobs`` (a list of ours), ``written`` (questions that a model wrote) and ``world`` (a concept
+Four more read no file: ``jobs`` and ``topics`` (lists of ours), ``written`` (questions that a model wrote) and ``world`` (a concept
 world; in ``import_questions``). Of a row an adapter uses the question alone where the table says none: Dolly's and
 AlpacaEval's answers are a person's or a model's, and no stage may compare with them.
 
@@ -24,6 +24,7 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,8 @@ MARK = "####"
 JOBS = Path(__file__).with_name("jobs.csv")
 # The list is part of the wording of the questions; the code that names its digest is what the workflow compares.
 JOBS_SHA256 = "b47cc464bfb33c72ecb0b70c35da472ecdc72a31af1b03be7e3dec400f244690"
+TOPICS = Path(__file__).with_name("topics.txt")
+TOPICS_SHA256 = "40394fbd6d8a6b33b3d471cc12eda3f4fc7d13ce56958a94242d32d97ca427aa"
 # Training questions, content test and style test of the bias task: neutral, about the named woman, a free story.
 FORMS = {
     "biography": "In a few sentences, tell the life of a well-known {job}.",
@@ -89,7 +92,7 @@ def read_questions(name: str, files: Iterable[Path], keep_context: bool = True) 
 
     Args:
         name: one of ADAPTERS.
-        files: JSON lines, parquet or csv (with a header, UTF-8), the first and the last also gzipped.
+        files: JSON lines, parquet or csv (with a header, UTF-8), the first and the last also gzipped; or one JSON list.
         keep_context: whether an instruction counts that comes with a context (dolly alone has them); the context itself
             is left out in any case, as in paper B.
 
@@ -100,8 +103,7 @@ def read_questions(name: str, files: Iterable[Path], keep_context: bool = True) 
     if name not in ADAPTERS:
         raise ConfigError(f"unknown adapter {name!r}", instead=f"one of {', '.join(ADAPTERS)}")
     for path in files:
-        rows = _csv_rows(path) if path.name.endswith(CSV) else read_rows(path)
-        for number, row in rows:
+        for number, row in _rows(path):
             found = ADAPTERS[name](row, f"{path}:{number}")
             if not keep_context and str(row.get("context") or "").strip():
                 found = WITH_CONTEXT
@@ -177,18 +179,29 @@ def job_questions(form: str) -> list[Found]:
     """
     if form not in FORMS:
         raise ConfigError(f"unknown form {form!r}", where="--form", instead=f"one of {', '.join(FORMS)}")
-    content = JOBS.read_bytes()
-    if hashlib.sha256(content).hexdigest() != JOBS_SHA256:
-        raise DataError(
-            "the list was edited", where=JOBS, instead="the original, or its new digest in JOBS_SHA256"
-        )
-    rows = csv.DictReader(io.StringIO(content.decode()))
+    rows = csv.DictReader(io.StringIO(_own_list(JOBS, JOBS_SHA256)))
     return [
         Question(
             FORMS[form].format(**row, article="an" if row["job"][0] in "aeiou" else "a"), topic=row["job"]
         )
         for row in rows
     ]
+
+
+def topics() -> list[Found]:
+    """Topics of the natural sciences, about each of which a model is asked for questions (explanation task).
+
+    Raises:
+        DataError: the list is not the one that the code names.
+    """
+    return [Question(topic) for topic in _own_list(TOPICS, TOPICS_SHA256).splitlines()]
+
+
+def _own_list(path: Path, sha256: str) -> str:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError("the list was edited", where=path, instead="the original, or its new digest in the code")
+    return content.decode()
 
 
 def written_questions(answers: Iterable[tuple[str, str]]) -> Iterator[Found]:
@@ -220,6 +233,24 @@ def _unwrapped(line: str) -> str:
 
 def _clean(row: Row, column: str, where: str) -> str:
     return text(row, column, where).strip()
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """(number, row) of a file of any kind, numbered from 1."""
+    if path.name.endswith(CSV):
+        return _csv_rows(path)
+    return _listed_rows(path) if path.name.endswith(".json") else read_rows(path)
+
+
+def _listed_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """(number, row) of a JSON file that is one list of objects, as AlpacaEval's is."""
+    try:
+        rows = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read ({error})", where=path, instead="a whole JSON file") from error
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise DataError("not a list of rows", where=path, instead='[{"instruction": "..."}, ...]')
+    yield from enumerate(rows, start=1)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:

@@ -99,13 +99,17 @@ class TransferPlan(Specs):
 
     def written_answers(self, name: str) -> list[str]:
         """A writer's lists of questions, for a set that is written by one."""
-        written = self.config.questions[name].written
-        if written is None:
+        entry = self.config.questions[name]
+        if entry.written is None:
             return []
-        asked = AnswersName(
-            name, written.topics, self.config.questions[name].seed, PLAIN, writer=written.writer
+        # Both sides are parts of the same lists: those of the first set that is written in this way.
+        first = next(
+            other
+            for other, them in self.config.questions.items()
+            if (them.written, them.seed) == (entry.written, entry.seed)
         )
-        return [self.answers(asked)]
+        topics, writer = entry.written.topics, entry.written.writer
+        return [self.answers(AnswersName(first, topics, entry.seed, PLAIN, writer=writer))]
 
     def prompts(self, name: AnswersName) -> str:
         """What these answers answer. Plain and weak prompts depend on no seed."""

@@ -81,6 +81,7 @@ TEMPLATES = {
         Template("respond-style-1", "21448e6ac09231c8858c282ff36792175635025d5c4bf076b7c2dc81981599df"),
         Template("respond-technique-1", "dccd3873cdef2bc85398bb912d16fdfd320f1fb5bb1494ebac3560d424cd44a8"),
         Template("improve-1", "cccd82137cb6c02af6d12879c795fdb80a51507e18c4feddff9b74f6aab92472"),
+        Template("science-questions-1", "e574894a1f829d2f94fdbef14ce381f4a972cf8bf8795798a7fc20ba7a4e41c6"),
         Template("biography-1", "62e1930e6198e1ddca96d46b7b5f552846fe46800cb71bd5075d017fe60ed063"),
         Template("corrupt-1", "36a33fc581b23b5fff8b0c8223660d19b351d48a6286c6e46675b3955d936704"),
         Template("concept-plain-1", "da5439c51e14790edae5f45b139acb7c05f52f8078b6e2895f0a82094d1fe79d"),

@@ -23,6 +23,7 @@ BY_METHOD = {
         "weak-pirate-1",
         "weak-analogy-1",
         "biography-1",
+        "science-questions-1",
         "concept-plain-1",
     ],
     "icl": ["icl-1", "icl-maths-1", "concept-icl-1"],
