@@ -55,6 +55,17 @@ hh-small: $(VENV)/installed ## the same chain on real HH-RLHF rows: make hh-smal
 	@echo; printf '%s\n' "report:  results/hh-small/report.html" "figure:  results/hh-small/figures/a_figure_2a.png (.pdf, .csv)" \
 	"tables:  results/hh-small/tables/"
 
+.PHONY: real-questions
+real-questions: export W2S_QUESTIONS := $(abspath $(QUESTIONS))
+real-questions: export W2S_HH_DATA := $(abspath $(or $(DATA),$(QUESTIONS)/hh-rlhf))
+real-questions: export W2S_OPT_TOKENIZER := $(abspath $(or $(TOKENIZER),$(QUESTIONS)/opt-tokenizer))
+real-questions: $(VENV)/installed ## paper B's chain on real questions: make real-questions QUESTIONS=<folder with gsm8k/ and truthfulqa/>
+	@test -d "$(QUESTIONS)/gsm8k" || { echo "error: make real-questions QUESTIONS=<folder with gsm8k/ and truthfulqa/>; see presets/real-questions.yaml" >&2; exit 2; }
+	@test -d "$$W2S_HH_DATA" || { echo "error: no HH files at $$W2S_HH_DATA; instead: DATA=<folder>" >&2; exit 2; }
+	@test -d "$$W2S_OPT_TOKENIZER" || { echo "error: no OPT tokenizer at $$W2S_OPT_TOKENIZER; instead: TOKENIZER=<folder>" >&2; exit 2; }
+	@$(SNAKEMAKE) --configfile presets/real-questions.yaml --quiet rules
+	@echo; printf '%s\n' "report:  results/real-questions/report.html" "tables:  results/real-questions/tables/"
+
 CUDA_VENV ?= .venv-cuda
 .PHONY: gpu-smoke
 gpu-smoke: export W2S_HH_DATA := $(abspath $(DATA))
@@ -75,7 +86,7 @@ gpu-smoke: ## the chain on one GPU in minutes, timed: make gpu-smoke DATA=<folde
 lint: $(VENV)/installed-dev ## formatters, linters and the type checker
 	$(BIN)/snakefmt --line-length 120 --check Snakefile rules
 	for preset in $(filter-out presets/demo-paper-a.yaml,$(wildcard presets/*.yaml)) "presets/demo.yaml presets/demo-paper-a.yaml"; do \
-	W2S_HH_DATA=data W2S_OPT_TOKENIZER=tokenizer $(BIN)/snakemake --lint --configfile $$preset > .lint.log 2>&1 || { cat .lint.log; rm -f .lint.log; exit 1; }; done; rm -f .lint.log
+	W2S_QUESTIONS=questions W2S_HH_DATA=data W2S_OPT_TOKENIZER=tokenizer $(BIN)/snakemake --lint --configfile $$preset > .lint.log 2>&1 || { cat .lint.log; rm -f .lint.log; exit 1; }; done; rm -f .lint.log
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy scripts
