@@ -67,7 +67,7 @@ wildcard_constraints:
     transfer=alternatives(CONFIG.transfers),
     mixture=alternatives(CONFIG.mixtures),
     asked=r"[^/]+/[^/]+/seed-\d+/.+",
-    wording=r"[^/]+/[^/]+/(plain|weak|seed-\d+/weak-.+)",
+    wording=r"[^/]+/[^/]+/(plain|weak|seed-\d+/weak[-/].+)",
 
 
 def code(name):

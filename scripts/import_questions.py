@@ -56,7 +56,12 @@ OWN_SETTINGS = {
     "--files": ("files", tuple(adapters.ADAPTERS)),
     "--sources": ("sources", tuple(adapters.ADAPTERS)),
 }
-NEEDED = {WRITTEN: ("--answers",), JOBS: ("--form",), TOPICS: (), WORLD: ("--world", "--style", "--items", "--part")}
+NEEDED = {
+    WRITTEN: ("--answers",),
+    JOBS: ("--form",),
+    TOPICS: (),
+    WORLD: ("--world", "--style", "--items", "--part"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,7 +106,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.input("--answers", required=False, help="answers of a model that was asked for lists of questions")
     parser.output("--output", help="manifest.json of the questions")
-    parser.spec("--adapter", choices=[*adapters.ADAPTERS, JOBS, TOPICS, WRITTEN, WORLD], help="how rows are read")
+    parser.spec(
+        "--adapter", choices=[*adapters.ADAPTERS, JOBS, TOPICS, WRITTEN, WORLD], help="how rows are read"
+    )
     parser.spec("--files", type=cli.json_array, default=[], help="JSON list of {source, path}")
     parser.spec(
         "--without-context",

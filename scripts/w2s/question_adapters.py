@@ -200,7 +200,9 @@ def topics() -> list[Found]:
 def _own_list(path: Path, sha256: str) -> str:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise DataError("the list was edited", where=path, instead="the original, or its new digest in the code")
+        raise DataError(
+            "the list was edited", where=path, instead="the original, or its new digest in the code"
+        )
     return content.decode()
 
 

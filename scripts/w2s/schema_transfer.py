@@ -159,6 +159,9 @@ class Templates(Section):
     infer: Name | None = None
     respond: Name | None = None
     improve: Name | None = None
+    corrupt: Name | None = Field(
+        None, description="how a weak model rewrites its own answers to the training questions: the bias task"
+    )
 
 
 class Task(Section):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from w2s import transfer_runs
 from w2s.schema_transfer import Refinement, Student, Test, Transfer
 from w2s.specs import Specs
-from w2s.transfer_runs import PLAIN, REFINED, TUNED, WEAK, AnswersName, RecordsName
+from w2s.transfer_runs import DRAFT, PLAIN, REFINED, TUNED, WEAK, AnswersName, RecordsName
 from w2s.words import alternatives, flags
 
 DRAWN, WRITTEN = ("pdf", "png", "csv"), ("md", "html", "csv")
@@ -71,7 +71,7 @@ class TransferPlan(Specs):
         """Pattern of the answers that come from local models (``model``) or from endpoints (``endpoint``)."""
         writers = alternatives(self.writers_of(kind))
         return (
-            rf"[^/]+/[^/]+/seed-\d+/((plain|weak)/({writers})"
+            rf"[^/]+/[^/]+/seed-\d+/((plain|weak|draft)/({writers})"
             rf"|weak-[^/]+/refiner-({writers})/[^/]+(/intents)?"
             rf"|tuned/weak-[^/]+/refiner-[^/]+/[^/]+/base-({writers})/[^/]+)"
         )
@@ -113,9 +113,18 @@ class TransferPlan(Specs):
 
     def prompts(self, name: AnswersName) -> str:
         """What these answers answer. Plain and weak prompts depend on no seed."""
-        if name.kind == REFINED:
+        if name.kind == REFINED or self._corrupts(name):
             return self.manifest(transfer_runs.path(name).replace(transfer_runs.ANSWERS, "prompts", 1))
-        return self.manifest("prompts", name.task, name.questions, WEAK if name.kind == WEAK else PLAIN)
+        return self.manifest(
+            "prompts", name.task, name.questions, WEAK if name.kind in (WEAK, DRAFT) else PLAIN
+        )
+
+    def _corrupts(self, name: AnswersName) -> bool:
+        """Whether these are a weak model's answers that it made of its own first ones, getting facts wrong on purpose."""
+        if name.kind != WEAK:
+            return False
+        task = self.config.tasks[name.task]
+        return task.templates.corrupt is not None and name.questions == task.train
 
     def weak_answers(self, name: AnswersName) -> AnswersName:
         """The weak model's own answers to the training questions that refined answers or prompts begin with."""
@@ -129,6 +138,8 @@ class TransferPlan(Specs):
         if is_plain(wording):
             return inputs
         name = self.named(wording)
+        if name.kind == WEAK:
+            return inputs | {"answers": [self.answers(replace(name, kind=DRAFT))]}
         if self.config.refinements[name.refinement].method == "infer" and not name.intents:
             intents = replace(name, intents=True)
             return inputs | {"intents": [self.answers(intents)], "intent_prompts": [self.prompts(intents)]}
@@ -144,7 +155,10 @@ class TransferPlan(Specs):
             task, _, kind = wording.split("/")
             return flags({"method": "plain", "template": self._plain_template(task, kind)})
         name = self.named(wording)
-        entry, templates = self.config.refinements[name.refinement], self.config.tasks[name.task].templates
+        templates = self.config.tasks[name.task].templates
+        if name.kind == WEAK:
+            return flags({"method": "improve", "template": templates.corrupt})
+        entry = self.config.refinements[name.refinement]
         if entry.method == "icl":
             settings = {"shown": entry.shown, "choice": entry.choice, "seed": name.seed}
             return flags({"method": "icl", "template": templates.icl, **settings})

@@ -7,6 +7,7 @@ base and fine-tuning of the student. Hence a student of one base can never be ta
 | --- | --- | --- |
 | plain | ``plain/{writer}`` | a model as it is |
 | weak | ``weak/{writer}`` | a weak model by the task's weak template |
+| draft | ``draft/{writer}`` | the same, where it then corrupts its answers: those before |
 | refined | ``weak-{weak}/refiner-{refiner}/{refinement}[/intents]`` | the refiner, shown weak answers or their intent |
 | tuned | ``tuned/weak-{weak}/refiner-{refiner}/{refinement}/base-{base}/{fine_tuning}`` | a student |
 
@@ -24,11 +25,12 @@ from w2s.artifact import MANIFEST
 from w2s.errors import DataError
 
 NONE = "none"
-PLAIN, WEAK, REFINED, TUNED = KINDS = ("plain", "weak", "refined", "tuned")
+PLAIN, WEAK, DRAFT, REFINED, TUNED = KINDS = ("plain", "weak", "draft", "refined", "tuned")
+ALONE = (PLAIN, WEAK, DRAFT)  # kinds whose path has nothing but a writer
 ANSWERS, RECORDS = "answers", "records"
 INTENTS = "intents"
 FORMS = (
-    ".../answers/<task>/<questions>/seed-<seed>/ and below it plain/<writer>, weak/<writer>, "
+    ".../answers/<task>/<questions>/seed-<seed>/ and below it plain/<writer>, weak/<writer>, draft/<writer>, "
     "weak-<weak>/refiner-<refiner>/<refinement>[/intents] or "
     "tuned/weak-<weak>/refiner-<refiner>/<refinement>/base-<base>/<fine_tuning>"
 )
@@ -36,8 +38,7 @@ RECORDS_FORM = ".../records/<task>/seed-<seed>/weak-<weak>/refiner-<refiner>/<re
 _SEED = re.compile(r"seed-(\d+)")
 # Parts that each kind has besides task, questions and seed; others are empty.
 _PARTS = {
-    PLAIN: ("writer",),
-    WEAK: ("writer",),
+    **dict.fromkeys(ALONE, ("writer",)),
     REFINED: ("weak", "refiner", "refinement"),
     TUNED: ("weak", "refiner", "refinement", "base", "fine_tuning"),
 }
@@ -95,7 +96,7 @@ class RecordsName:
 
 def path(name: AnswersName) -> str:
     """Where answers of this name lie below the results, without a trailing slash; inverse of :func:`parse_answers`."""
-    if name.kind in (PLAIN, WEAK):
+    if name.kind in ALONE:
         below = [name.kind, name.writer]
     else:
         below = [f"weak-{name.weak or NONE}", f"refiner-{name.refiner or NONE}", name.refinement]
@@ -118,7 +119,7 @@ def parse_answers(manifest: PurePath | str) -> AnswersName:
         DataError: the path does not have one of the forms; the message says which part is wrong.
     """
     task, questions, seed, below = _below(manifest, ANSWERS, 2, FORMS)
-    if below[0] in (PLAIN, WEAK):
+    if below[0] in ALONE:
         _check_length(below, 2, manifest, FORMS)
         return AnswersName(task, questions, seed, below[0], writer=below[1])
     if below[0] == TUNED:
