@@ -101,6 +101,13 @@ def verified(manifest: Path) -> dict[str, str]:
     return {name: entry["verified"] for name, entry in load(manifest).facts["ledger"].items()}
 
 
+@pytest.mark.parametrize("name", ["q.csv", "q.csv.gz"])
+def test_tables_of_questions_are_fetched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(CONTENT)
+    source = load(run(tmp_path, "--kind", "local", "--folder", str(tmp_path), "--files", f"{name}={SHA256}"))
+    assert source.path(name).read_bytes() == CONTENT
+
+
 def test_local_files_and_their_ledger(tmp_path: Path, origin: Path) -> None:
     local = ["--kind", "local", "--folder", str(origin), "--files", f"top.jsonl={SHA256}", "sub/deep.jsonl="]
     source = load(run(tmp_path, *local, "--licence", "MIT", "--terms", "offensive text"))

@@ -218,6 +218,31 @@ def test_an_edited_list_of_jobs_is_refused(tmp_path: Path, monkeypatch: pytest.M
         job_questions("story")
 
 
+def test_topics_are_distinct_and_an_edited_list_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, facts = run(tmp_path, "--adapter", "topics")
+    assert len(table) == facts["rows_in"] == 32
+    edited = tmp_path / "topics.txt"
+    edited.write_bytes(question_adapters.TOPICS.read_bytes() + b"alchemy\n")
+    monkeypatch.setattr(question_adapters, "TOPICS", edited)
+    with pytest.raises(DataError, match=r"(?s)edited.*topics\.txt"):
+        question_adapters.topics()
+
+
+def test_one_json_list_of_rows(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Do {n}.", "output": "no", "dataset": "koala"} for n in range(3)]
+    table, _ = imported(tmp_path, "alpaca-eval", json.dumps(rows).encode(), name="rows.json")
+    assert table["question"].tolist() == ["Do 0.", "Do 1.", "Do 2."]
+    assert set(table["topic"]) == {"koala"}
+
+
+@pytest.mark.parametrize("content", [b"[", b"{}", b"[]", b"[1]", b'"rows"'])
+def test_json_that_is_no_list_of_rows_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(DataError, match=r"rows\.json"):
+        imported(tmp_path, "alpaca-eval", content, name="rows.json")
+
+
 LIST = """Here are some questions about science:
 
 1. Why is the sky blue?

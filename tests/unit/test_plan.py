@@ -255,14 +255,16 @@ def test_every_target_is_there_once_and_under_its_preset(preset: str) -> None:
     drawn = plan(preset)
     kinds = (drawn.rewards, drawn.experiment_responses, drawn.experiment_comparisons, drawn.experiment_votes)
     kinds += (drawn.experiment_similarities, drawn.experiment_labels, drawn.experiment_examples)
-    for name in drawn.config.run:
+    for name in drawn.experiments:
         targets = [target for kind in kinds for target in kind(name)]
         assert len(targets) == len(set(targets)), name
         assert all(target.startswith(f"results/{preset}/") for target in targets)
         assert all(target.endswith("/manifest.json") for target in targets)
     figures = drawn.figures()
     assert len(figures) == len(set(figures))
-    assert {f"results/{preset}/figures/a_figure_2a.{suffix}" for suffix in DRAWN} <= set(figures)
+    for name in drawn.config.run:
+        assert set(drawn.figure_files(name)) <= set(figures)
+        assert f"results/{preset}/tables/{name}/manifest.json" in drawn.item(name)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -279,7 +281,7 @@ def test_an_item_is_its_tables_and_its_figure(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_counts_follow_the_grid(preset: str) -> None:
     drawn = plan(preset)
-    for name in drawn.config.run:
+    for name in drawn.experiments:
         entry = drawn.config.experiments[name]
         cells = len(entry.data) * len(entry.shares) * len(entry.seeds)
         recipes = {recipe: drawn.config.recipes[recipe] for recipe in entry.recipes}

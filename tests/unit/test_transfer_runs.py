@@ -21,6 +21,7 @@ REFINED = {"weak": "falcon", "refiner": "gpt-4o", "refinement": "icl"}
 NAMES = [
     AnswersName(*CELL, "plain", writer="gpt-3.5"),
     AnswersName(*CELL, "weak", writer="weak-falcon"),
+    AnswersName(*CELL, "draft", writer="gpt-4o"),
     AnswersName(*CELL, "refined", **REFINED),
     AnswersName(*CELL, "refined", **REFINED, intents=True),
     AnswersName(*CELL, "refined", weak="", refiner="gpt-4o", refinement="own"),
