@@ -60,7 +60,7 @@ NEEDED = {
     WRITTEN: ("--answers",),
     JOBS: ("--form",),
     TOPICS: (),
-    WORLD: ("--world", "--style", "--items", "--part"),
+    WORLD: ("--world", "--items", "--part"),
 }
 
 
@@ -118,7 +118,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.spec("--form", choices=[*adapters.FORMS], default=None, help="which question about each job")
     parser.spec("--world", type=cli.json_object, default={}, help="JSON settings of a concept world")
-    parser.spec("--style", default=None, help="style of the references, in a concept world")
+    parser.spec(
+        "--style", default=None, help="style of the references, in a concept world; without: bare values"
+    )
     parser.spec(
         "--items", type=cli.positive_int, default=None, help="number of questions, in a concept world"
     )

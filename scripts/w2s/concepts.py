@@ -220,7 +220,7 @@ class ConceptWorld:
 
 
 def make_questions(
-    world: ConceptWorld, style: str, part: Literal["train", "test"], items: int, seed: int
+    world: ConceptWorld, style: str | None, part: Literal["train", "test"], items: int, seed: int
 ) -> pd.DataFrame:
     """Questions of one side of the world, in random order.
 
@@ -228,7 +228,7 @@ def make_questions(
 
     Args:
         world: of the questions.
-        style: of the references.
+        style: of the references; None: they are the values alone, in digits.
         part: the side.
         items: number of questions.
         seed: of the choice.
@@ -242,7 +242,7 @@ def make_questions(
     """
     import pandas as pd
 
-    target = STYLES[world.style_name(style)]
+    render = str if style is None else STYLES[world.style_name(style)].render
     if part not in ("train", "test"):
         raise _senseless("part", part, "train or test")
     order = sorted(world.questions, key=lambda text: _digest(f"side of {text}"))
@@ -256,7 +256,7 @@ def make_questions(
         {
             "id": [_digest(text)[:16] for text in chosen],
             "question": chosen,
-            "reference": [target.render(world.value(text)) for text in chosen],
+            "reference": [render(world.value(text)) for text in chosen],
             "topic": [world.questions[text][1] for text in chosen],
         }
     )

@@ -74,7 +74,7 @@ class Questions(Section):
     adapter: Name = Field(description="reads the rows (scripts/w2s/question_adapters.py)")
     files: list[QuestionFile] = []
     world: Name | None = Field(None, description="concept world, for adapter: world")
-    style: Name | None = Field(None, description="concept world: style of the references")
+    style: Name | None = Field(None, description="concept world: style of the references; null: bare numbers")
     part: Literal["train", "test"] | None = Field(None, description="side of a world or of written questions")
     items: Count | None = Field(None, description="concept world: number of questions")
     form: str | None = Field(None, description="adapter jobs: what is asked about each job")
@@ -91,8 +91,8 @@ class Questions(Section):
             raise ValueError("adapter: world needs the key world, and no other adapter takes it")
         if (self.adapter == "written") != (self.written is not None):
             raise ValueError("adapter: written needs the key written, and no other adapter takes it")
-        if self.world and (self.style is None or self.part is None or self.items is None):
-            raise ValueError("adapter: world needs the keys style, part and items")
+        if self.world and (self.part is None or self.items is None):
+            raise ValueError("adapter: world needs the keys part and items")
         if sum(map(bool, (self.first, self.indices, self.sample))) > 1:
             raise ValueError("at most one of the keys first, indices, sample")
         return self

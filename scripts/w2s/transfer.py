@@ -84,7 +84,9 @@ class Transfer:
         own = {"student": "", "weak": name.weak, "refiner": name.refiner, "recipe": name.fine_tuning}
         refinement, arm = name.refinement, name.refinement
         if name.questions == self.training:
-            refinement = {WEAK: self.naive, PLAIN: self._of_kind("own")}.get(name.kind, refinement)
+            found = {WEAK: self.naive, PLAIN: self._of_kind("own"), TUNED: self._through(name.base)}
+            refinement = found.get(name.kind, refinement)
+            own["recipe"] = ""
             side = {WEAK: "weak", PLAIN: "refiner"}.get(name.kind)
             own |= {side: name.writer} if side else {}
             arm = LABELS + refinement
@@ -94,15 +96,21 @@ class Transfer:
             own["weak"], arm = name.writer, TEACHER
         else:
             own["student"] = name.base if name.kind == TUNED else name.refiner
+        if name.intents:
+            raise DataError("intents are no arm")
+        if arm == LABELS:
+            raise DataError("answers to the training questions by a model that writes no labels are no arm")
         if arm not in (UNTUNED, TEACHER) and refinement not in self.refinements:
             known = ", ".join(self.refinements)
             raise DataError(f"refinement {refinement!r} is not declared", instead=f"one of {known}")
-        if name.intents or (name.questions == self.training and name.kind == TUNED):
-            raise DataError("neither intents nor a student's answers to its training questions are an arm")
         shown = self.setting(refinement, "shown", np.nan)
         return {"experiment": self.name, "data": name.questions, "share": "", "step": "", "beta": np.nan} | (
             own | {"arm": arm, "feedback": refinement, "shown": float(shown)}
         )
+
+    def _through(self, base: str) -> str:
+        """The refinement whose labels a student of this base in the middle writes, empty if there is none."""
+        return next((name for name in self.refinements if self.setting(name, "through") == base), "")
 
     def _of_kind(self, kind: str) -> str:
         """The first refinement of a kind, empty if there is none."""

@@ -447,6 +447,7 @@ class TransferPlan(Specs):
                     "kind": settings.method,
                     "shown": settings.shown,
                     "choice": settings.choice if settings.shown else None,
+                    "through": settings.through.base if settings.through else None,
                 }.items()
                 if value is not None
             }

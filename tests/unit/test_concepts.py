@@ -305,3 +305,9 @@ def test_each_word_is_one_token_where_documents_have_it(tokenizer: Path) -> None
         for value in range(concepts.VALUES):
             assert len(encoding.response_ids(" " + style.render(value), eos=False)) == 3
     assert len(encoding.prompt_ids("Question: 11 plus 4\nAnswer:")) == 1 + 2 + 3 + 1 + 2
+
+
+def test_references_without_a_style_are_bare_values() -> None:
+    world = ConceptWorld(operands=5)
+    found = concepts.make_questions(world, None, "test", 10, 0)
+    assert found["reference"].tolist() == [str(world.value(text)) for text in found["question"]]

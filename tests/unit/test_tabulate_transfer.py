@@ -244,11 +244,11 @@ def test_equal_scores_give_equal_bytes(made, tmp_path):
         ),
         (
             AnswersName(*CELL, "refined", weak="f", refiner="g", refinement="infer", intents=True),
-            "neither intents",
+            "intents are no arm",
         ),
         (
             AnswersName("persona", TRAIN, 0, "tuned", weak="f", refinement="icl", base="g", fine_tuning="d"),
-            "neither intents nor",
+            "writes no labels",
         ),
         (AnswersName("maths", TEST, 0, "weak", writer="falcon"), "several tasks: persona, maths"),
     ],
@@ -258,6 +258,16 @@ def test_scores_that_are_no_arm_are_refused(tmp_path, name, words):
     wrong = write_scores(tmp_path, name, scores(1, 1, items=2))
     with pytest.raises(DataError, match=words):
         transfer.measurements(ASKED, [good, wrong])
+
+
+def test_a_student_in_the_middle_writes_labels():
+    asked = transfer.Transfer(
+        "b", TRAIN, {"naive": {}, "bootstrapped": {"kind": "bootstrapped", "through": "m"}}, "naive"
+    )
+    name = AnswersName("persona", TRAIN, 0, "tuned", weak="f", refinement="naive", base="m", fine_tuning="d")
+    found = asked.identity(name)
+    assert found["arm"] == "labels:bootstrapped" and found["feedback"] == "bootstrapped"
+    assert (found["student"], found["weak"], found["refiner"], found["recipe"]) == ("", "f", "", "")
 
 
 def test_scores_that_count_twice_or_are_no_number_are_refused(tmp_path):
