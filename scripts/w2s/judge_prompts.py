@@ -19,12 +19,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from w2s.errors import ConfigError, DataError, W2SError
+from w2s.wordings import read_pinned
 
-FOLDER = Path(__file__).resolve().parents[2] / "prompts"
 FIELDS = ("question", "first", "second")
 RATED = ("question", "answer")
 MARKED = ("question", "reference", "answer")
@@ -254,20 +253,8 @@ def _fence(*texts: str) -> str:
 
 @cache
 def _read(template: Template) -> str:
-    path = FOLDER / f"{template.name}.txt"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"the template cannot be read ({error.strerror})", where=path) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != template.sha256:
-        raise DataError(
-            f"the text of template {template.name} is not the one of this version",
-            where=f"{path}, SHA-256 {found}",
-            instead="the file as it was; a new wording is a new file with the next version in its name, "
-            "entered in TEMPLATES (scripts/w2s/judge_prompts.py)",
-        )
-    return content.decode().rstrip("\n")
+    text, _ = read_pinned(template.name, template.sha256, "scripts/w2s/judge_prompts.py")
+    return text.rstrip("\n")
 
 
 @cache

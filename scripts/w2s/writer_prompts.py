@@ -16,17 +16,15 @@ own. What a template must and may hold depends on the *method* that it is for (M
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from w2s.errors import ConfigError, DataError
+from w2s.wordings import read_pinned
 
-FOLDER = Path(__file__).resolve().parents[2] / "prompts"
 SECTIONS = ("system", "user", "example")
 # What each method inserts, and so what its templates hold: no more, no less.
 METHODS = {
@@ -180,20 +178,7 @@ def _braced(names: frozenset[str]) -> str:
 
 @cache
 def _read(template: Template) -> dict[str, str]:
-    path = FOLDER / f"{template.name}.txt"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"the template cannot be read ({error.strerror})", where=path) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != template.sha256:
-        raise DataError(
-            f"the text of template {template.name} is not the one of this version",
-            where=f"{path}, SHA-256 {found}",
-            instead="the file as it was; a new wording is a new file with the next version in its name, "
-            "entered in TEMPLATES (scripts/w2s/writer_prompts.py)",
-        )
-    return parse(content.decode(), path)
+    return parse(*read_pinned(template.name, template.sha256, "scripts/w2s/writer_prompts.py"))
 
 
 def parse(text: str, where: object) -> dict[str, str]:

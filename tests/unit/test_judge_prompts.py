@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from w2s import judge_prompts, writer_prompts
+from w2s import judge_prompts, wordings, writer_prompts
 from w2s.errors import ConfigError, DataError
 from w2s.judge_prompts import TEMPLATES, MalformedReply, fill, find, parse_choice, parse_scores, read_back
 
@@ -62,7 +62,7 @@ def test_criteria_of_the_paper_are_named() -> None:
 
 
 def test_an_edited_template_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_prompts, "FOLDER", tmp_path)
+    monkeypatch.setattr(wordings, "FOLDER", tmp_path)
     judge_prompts._read.cache_clear()
     with pytest.raises(DataError, match="cannot be read"):
         _ = find("vote-1").text
@@ -70,14 +70,11 @@ def test_an_edited_template_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(DataError, match="not the one of this version"):
         _ = find("vote-1").text
     monkeypatch.undo()
-    assert (
-        hashlib.sha256((judge_prompts.FOLDER / "vote-1.txt").read_bytes()).hexdigest()
-        == find("vote-1").sha256
-    )
+    assert hashlib.sha256((wordings.FOLDER / "vote-1.txt").read_bytes()).hexdigest() == find("vote-1").sha256
 
 
 def test_every_file_is_registered() -> None:
-    assert {path.stem for path in judge_prompts.FOLDER.glob("*.txt")} == set(TEMPLATES) | set(
+    assert {path.stem for path in wordings.FOLDER.glob("*.txt")} == set(TEMPLATES) | set(
         writer_prompts.TEMPLATES
     )
     with pytest.raises(ConfigError, match="compare-1"):

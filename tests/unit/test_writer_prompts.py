@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from w2s import judge_prompts, writer_prompts
+from w2s import judge_prompts, wordings
 from w2s.errors import ConfigError, DataError
 from w2s.writer_prompts import METHODS, TEMPLATES, Template, fill, find, parse
 
@@ -159,7 +159,7 @@ def test_what_is_no_template_is_refused(text: str, problem: str):
 
 
 def test_an_edited_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writer_prompts, "FOLDER", tmp_path)
+    monkeypatch.setattr(wordings, "FOLDER", tmp_path)
     edited = b"[user]\n{question}!\n"
     (tmp_path / "other-1.txt").write_bytes(edited)
     assert Template("other-1", hashlib.sha256(edited).hexdigest()).placeholders == {"question"}
