@@ -24,6 +24,11 @@ $(VENV)/installed: $(LOCKS) envs/install.sh
 $(VENV)/installed-dev: $(VENV)/installed envs/dev.txt
 	@envs/install.sh $(VENV) envs/dev.txt
 
+# What audits from outside, in an environment of its own (envs/audit.in says why).
+AUDIT_VENV ?= .venv-audit
+$(AUDIT_VENV)/installed-audit: envs/audit.txt envs/install.sh
+	@envs/install.sh $(AUDIT_VENV) envs/audit.txt
+
 .PHONY: venv
 venv: $(VENV)/installed ## make .venv from the hashed CPU lock
 

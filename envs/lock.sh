@@ -21,3 +21,4 @@ for name in ml-cuda121 workflow light dev; do
   resolve "$name" --constraints "$pins"
   [ "$name" = ml-cuda121 ] || pins_of "$name" >> "$pins"
 done
+resolve audit # an environment of its own: bound to no other lock

@@ -6,7 +6,7 @@ swapped into place by rename, so that an artifact is there whole or not at all.
 ``manifest.json`` says what the artifact *is*: digests of its files, the spec, the parents' digests, what was counted.
 ``run.json`` beside it says how it *came about*: code fingerprint, commit, container, libraries, hardware, times. The
 two are apart so that making the same content again gives the same manifest, byte for byte, and nothing downstream
-reruns (early cutoff).
+reruns (early cutoff). Each holds a seal, a digest of the rest of it: a record that was edited by hand is refused.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from typing import Any
 
 from w2s import interruption
 from w2s.errors import ArtifactError, EnvironmentProblem
-from w2s.fingerprint import fingerprint
+from w2s.fingerprint import digests, fingerprint
 
 MANIFEST = "manifest.json"
 RUN_RECORD = "run.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SEAL = "seal"
 # Names the work that a job does (scripts/w2s/launch.py): what it makes can be recognised by it.
 WORK = "W2S_WORK"
 # Versions that can change a number; others are in the lock.
@@ -127,7 +128,7 @@ class Artifact:
             run = draft.run_record(Path(script or sys.argv[0]))
             if WORK in os.environ:
                 run |= {"work": os.environ[WORK], "manifest": manifest}
-            write_json(run, temporary / RUN_RECORD)
+            write_json(sealed(run), temporary / RUN_RECORD)
             write_json(manifest, temporary / MANIFEST)
             with (
                 interruption.deferred()
@@ -176,20 +177,23 @@ class Draft:
             path.relative_to(self.folder).as_posix(): _file_entry(path)
             for path in sorted(_files(self.folder))
         }
-        return {
-            "schema": SCHEMA_VERSION,
-            "stage": script.stem,
-            "digest": files_digest(files),
-            "files": files,
-            "spec": dict(spec),
-            "parents": self._parents,
-            "facts": self._facts,
-        }
+        return sealed(
+            {
+                "schema": SCHEMA_VERSION,
+                "stage": script.stem,
+                "digest": files_digest(files),
+                "files": files,
+                "spec": dict(spec),
+                "parents": self._parents,
+                "facts": self._facts,
+            }
+        )
 
     def run_record(self, script: Path) -> dict[str, Any]:
         """How the artifact came about."""
         return {
             "code": fingerprint(script) if script.is_file() else None,
+            "sources": digests(script) if script.is_file() else {},
             "git": git_state(),
             "container": container_digest(),
             "environment": environment(),
@@ -204,29 +208,46 @@ def load(manifest_path: Path) -> Artifact:
     """Open an artifact by its manifest.
 
     Raises:
-        ArtifactError: the manifest or the run record is missing or not readable.
+        ArtifactError: the manifest or the run record is missing, not readable or was edited.
     """
-    return Artifact(manifest_path, _read_json(manifest_path), load_run(manifest_path))
+    return Artifact(manifest_path, _read_record(manifest_path), load_run(manifest_path))
 
 
 def load_run(manifest_path: Path) -> dict[str, Any]:
     """The run record of an artifact.
 
     Raises:
-        ArtifactError: it is missing or not readable.
+        ArtifactError: it is missing, not readable or was edited.
     """
-    return _read_json(manifest_path.with_name(RUN_RECORD))
+    return _read_record(manifest_path.with_name(RUN_RECORD))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its seal: the SHA-256 of all else in it, whatever the order of its keys."""
+    content = {name: value for name, value in record.items() if name != SEAL}
+    written = json.loads(
+        json.dumps(content, allow_nan=False, default=_plain)
+    )  # with the keys that a reader will see
+    return {**content, SEAL: hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()}
+
+
+def _read_record(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(record, dict) and record.get(SEAL) == sealed(record)[SEAL]
     except FileNotFoundError as error:
         raise ArtifactError(
             "the artifact is not there", where=path, instead="run the workflow for it first"
         ) from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"the record cannot be read ({error})", where=path) from error
+    if not whole:
+        raise ArtifactError(
+            "the record was edited or damaged after it was made: its seal does not fit",
+            where=path,
+            instead="delete it and run the workflow again; settings belong into the configuration",
+        )
+    return record
 
 
 def verify(manifest_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Fingerprints of code: the digest of a script and of every module of ours that it imports, directly or not.
 
 Snakemake judges a script by its date and does not see the modules that it imports. The workflow passes this
-fingerprint as a parameter instead: touching, formatting or commenting a file changes nothing, editing a helper changes
-exactly the stages that import it. Contract 4 of the architecture.
+fingerprint as a parameter instead: touching, formatting or commenting a file changes nothing, nor does another name for
+a local variable; editing a helper changes exactly the stages that import it. Contract 4 of the architecture.
 
 Each cluster job draws the workflow's plan anew, so this must be quick. Parsing all sources takes a third of a second;
 what a source parses to is therefore kept under the digest of its text, beside Python's own caches. The text decides,
@@ -18,6 +18,8 @@ import hashlib
 import json
 import os
 import sys
+from collections import deque
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,16 @@ def fingerprint(script: str | Path) -> str:
         digest.update(os.path.relpath(source, root).replace(os.sep, "/").encode())
         digest.update(_read(source, root).digest.encode())
     return digest.hexdigest()[:16]
+
+
+def digests(script: str | Path) -> dict[str, str]:
+    """Path under the script's folder -> digest (16 hex digits) of what it means, of all that :func:`fingerprint` covers."""
+    path = os.path.realpath(script)
+    root = os.path.dirname(path)
+    return {
+        os.path.relpath(source, root).replace(os.sep, "/"): _read(source, root).digest[:16]
+        for source in _sources(path)
+    }
 
 
 def sources(script: Path) -> list[Path]:
@@ -104,7 +116,8 @@ def _module_files(root: str, parts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _parse(text: bytes, source: str) -> list[Any]:
-    """The digest of the syntax tree without docstrings, comments and positions; and the modules that it names."""
+    """The digest of the syntax tree without docstrings, comments, positions and names of local variables; and the
+    modules that it names."""
     collecting = gc.isenabled()
     gc.disable()  # thousands of small objects, none of them garbage: half the time
     try:
@@ -118,6 +131,7 @@ def _parse(text: bytes, source: str) -> list[Any]:
                 imported.update((node.level, f"{module}{alias.name}") for alias in node.names)
             elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 _drop_docstring(node)
+        _name_locals_alike(tree)
         return [hashlib.sha256(ast.dump(tree).encode()).hexdigest(), sorted(imported)]
     finally:
         if collecting:
@@ -132,6 +146,71 @@ def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.Asyn
         and isinstance(first.value.value, str)
     ):
         node.body = node.body[1:] or [ast.Pass()]
+
+
+# What makes the names of local variables matter.
+_READS_NAMES = {"locals", "vars", "dir", "eval", "exec"}
+_SCOPES = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef),
+    *(ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp),
+)
+
+
+def _name_locals_alike(tree: ast.AST) -> None:
+    """Give the local variables of each outermost function names by the order in which they occur."""
+    queue: list[ast.AST] = [tree]
+    while queue:
+        node = queue.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            _rename(node)
+        else:
+            queue.extend(ast.iter_child_nodes(node))
+
+
+def _rename(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """Rename what is certainly a plain local variable of ``function`` throughout its body, and nothing else.
+
+    That is a name which the body itself assigns to, and which nowhere within it is anything else: a parameter, an
+    imported or declared name, a variable or a member of a scope within. Whoever reads variables by name is left alone.
+    """
+    others = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    assigned: dict[str, None] = {}
+    nodes: deque[tuple[ast.AST, bool]] = deque((statement, False) for statement in function.body)
+    while nodes:
+        node, within = nodes.popleft()
+        if isinstance(node, ast.Name):
+            if node.id in _READS_NAMES:
+                return
+            if not isinstance(node.ctx, ast.Load):
+                assigned[node.id] = None
+                if within:
+                    others.add(node.id)
+        else:
+            others.update(_other_names(node))
+        within = within or isinstance(node, _SCOPES)
+        nodes.extend((child, within) for child in ast.iter_child_nodes(node))
+    alike = {
+        name: f"<{number}>" for number, name in enumerate(name for name in assigned if name not in others)
+    }
+    for statement in function.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name):
+                node.id = alike.get(node.id, node.id)
+
+
+def _other_names(node: ast.AST) -> Iterator[str]:
+    """Names that a node binds or declares by other means than an assignment."""
+    if isinstance(node, ast.arg):
+        yield node.arg
+    elif isinstance(node, ast.Global | ast.Nonlocal):
+        yield from node.names
+    elif isinstance(node, ast.alias):
+        yield (node.asname or node.name).partition(".")[0]
+    else:
+        for attribute in ("name", "rest"):  # definitions, exceptions, patterns
+            value = getattr(node, attribute, None)
+            if isinstance(value, str):
+                yield value
 
 
 @cache

@@ -391,3 +391,36 @@ def test_a_damaged_one_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         (manifest.parent / ("weights.bin" if damage == "gone" else "run.json")).unlink()
     assert not artifact.restore(manifest, "this")
     assert not manifest.exists()
+
+
+@pytest.mark.parametrize("record", ["manifest.json", "run.json"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace('"beta": 0.1', '"beta": 0.2'),
+        lambda text: text.replace("train", "Train", 1),
+        lambda text: text.replace('"seal": "', '"seal": "0'),
+        lambda _: '{"schema": 2}',
+        lambda _: "[]",
+    ],
+)
+def test_a_record_that_was_edited_by_hand_is_refused(
+    tmp_path: Path, record: str, edit: Callable[[str], str]
+) -> None:
+    manifest = tmp_path / "a" / "manifest.json"
+    with Artifact.create(manifest, spec={"beta": 0.1, "by": "train"}, parents={}) as draft:
+        draft.measure(beta=0.1, by="train")
+        draft.path("x").write_text("x")
+    path = manifest.with_name(record)
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(ArtifactError, match=r"seal does not fit") as caught:
+        load(manifest)
+    assert record in str(caught.value)
+
+
+def test_a_seal_holds_whatever_the_kinds_of_its_keys(tmp_path: Path) -> None:
+    manifest = tmp_path / "a" / "manifest.json"
+    with Artifact.create(manifest, spec={}, parents={}) as draft:
+        draft.path("x").write_text("x")
+        draft.record(by_step={1: 0.5, 2: 0.25, 10: 0.125}, pair=(1, 2), text="é\u2028")
+    assert load(manifest).facts["by_step"]["10"] == 0.125

@@ -110,6 +110,69 @@ def test_what_means_the_same_has_the_same_fingerprint(tree: Path, edit: str) -> 
     assert changed(tree, *SAME[edit]) == set()
 
 
+def meanings(*bodies: str) -> int:
+    """How many different meanings the bodies of a function have."""
+    parsed = (module._parse(f"def f(given, limit=1):\n    {body}\n".encode(), "f.py")[0] for body in bodies)
+    return len(set(parsed))
+
+
+RENAMED = {
+    "a variable": ("total = given; return total", "result = given; return result"),
+    "a variable that an inner function reads": (
+        "rate = given; return lambda x: x * rate",
+        "speed = given; return lambda x: x * speed",
+    ),
+    "an unpacking": ("low, high = given; return high - low", "a, b = given; return b - a"),
+    "a loop's variable": ("for row in given: print(row)", "for line in given: print(line)"),
+    "a resource": ("with given as stream: return stream", "with given as file: return file"),
+    "an annotated variable": ("total: int = given; return total", "sum_: int = given; return sum_"),
+}
+
+
+@pytest.mark.parametrize("bodies", RENAMED.values(), ids=RENAMED)
+def test_another_name_for_a_local_variable_means_the_same(bodies: tuple[str, str]) -> None:
+    assert meanings(*bodies) == 1
+
+
+NOT_ALIKE = {
+    "another order": ("a, b = given; return a - b", "b, a = given; return a - b"),
+    "a global name": ("a = given; return a + b", "b = given; return b + b"),
+    "a parameter": ("a = given; return limit", "limit = given; return limit"),
+    "two variables made one": ("a = 1; b = 2; return a", "a = 1; a = 2; return a"),
+    "an attribute": ("a = given; return a.a", "b = given; return b.b"),
+    "a keyword": ("a = given; return g(a=a)", "b = given; return g(b=b)"),
+    "a member of a class": ("class C: a = 1\n    return C.a", "class C: b = 1\n    return C.a"),
+    "a global declaration": ("global a; a = given", "global b; b = given"),
+    "another variable within": (
+        "a = given; g = [a for a in limit]; return a",
+        "a = given; g = [b for b in limit]; return b",
+    ),
+    "names that are read": ("a = given; return locals()", "b = given; return locals()"),
+    "a name shown": ("a = given; return f'{a=}'", "b = given; return f'{b=}'"),
+    "an imported name": ("import a; return a", "import b; return b"),
+}
+
+
+@pytest.mark.parametrize("bodies", NOT_ALIKE.values(), ids=NOT_ALIKE)
+def test_only_the_names_of_local_variables_do_not_count(bodies: tuple[str, str]) -> None:
+    assert meanings(*bodies) == 2
+
+
+def test_a_name_outside_the_body_is_not_a_local_variable() -> None:
+    texts = ("@a\ndef f(x=a):\n    a = 1\n    return a\n", "@b\ndef f(x=b):\n    b = 1\n    return b\n")
+    assert len({module._parse(text.encode(), "f.py")[0] for text in texts}) == 2
+
+
+def test_each_source_has_a_digest_of_its_own(tree: Path) -> None:
+    before = module.digests(tree / "train.py")
+    assert list(before) == [path.relative_to(tree).as_posix() for path in sources(tree / "train.py")]
+    path = tree / "helpers/maths.py"
+    path.write_text(path.read_text().replace("sum(values)", "sum(sorted(values))"))
+    forget()
+    after = module.digests(tree / "train.py")
+    assert {name for name in before if before[name] != after[name]} == {"helpers/maths.py"}
+
+
 def test_dates_do_not_count(tree: Path) -> None:
     before = prints(tree)
     for path in tree.rglob("*.py"):

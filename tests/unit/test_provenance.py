@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from w2s import provenance
-from w2s.artifact import Artifact
+from w2s.artifact import Artifact, sealed
 from w2s.errors import ArtifactError
 
 
@@ -49,7 +49,7 @@ def test_environment_names_differences_with_their_counts(chain):
     record = raw.with_name("run.json")
     run = json.loads(record.read_text(encoding="utf-8"))
     run["environment"].update(gpus=["H200", "H200"], python="3.12.0")
-    record.write_text(json.dumps(run), encoding="utf-8")
+    record.write_text(json.dumps(sealed(run)), encoding="utf-8")
     rows = dict(provenance.environment_rows(provenance.ancestry([top]).artifacts))
     assert "2 × H200 (1 job)" in rows["GPU"]
     assert "3.12.0 (1 job)" in rows["Python"]
