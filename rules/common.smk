@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence.file import FilePersistence
 from snakemake.shell import shell as shell_command
@@ -13,6 +14,7 @@ sys.path.insert(0, str(BASE / "scripts"))
 from w2s import sources
 from w2s.allocation import import_mb, site, stage_minutes, stage_need
 from w2s.config import load_config
+from w2s.cutoff import cut_off_early
 from w2s.deployment import enter_containers, shell_prefix
 from w2s.errors import W2SError
 from w2s.fingerprint import fingerprint
@@ -119,6 +121,8 @@ def refuse_impossible_start(workflow):
         raise WorkflowError(f"nothing was started: {error}") from None
 
 
+if workflow.is_main_process:
+    cut_off_early(DAG)
 if workflow.remote_exec:
     leave_marks_to_the_controller(FilePersistence)
 IN_CONTAINERS = "apptainer" in {method.name.lower() for method in workflow.deployment_settings.deployment_method}

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import hashlib
 import os
+import re
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from raw_data import hh_rows, write_jsonl
 
 if TYPE_CHECKING:
     from conftest import FinishedRun, Workflow
@@ -40,6 +46,19 @@ def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
         text = path.read_text()
         assert text.count(old) >= 1, f"{old!r} is not in {name}"
         path.write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def rename(name: str, old: str, new: str) -> Callable[[Path], None]:
+    """Another name for a variable that a file uses for nothing else."""
+
+    def edit(folder: Path) -> None:
+        path = folder / name
+        text = path.read_text()
+        changed = re.sub(rf"\b{old}\b", new, text)
+        assert changed != text, f"no {old!r} in {name}"
+        path.write_text(changed)
 
     return edit
 
@@ -123,6 +142,17 @@ EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
         set(),
     ),
     "an entry that nothing uses": (setting("feedback: {human-other: {policy: human}}"), set()),
+    "another name for a local variable": (rename("scripts/filter_examples.py", "chunk", "part"), set()),
+    "what a model asks of the scheduler": (
+        setting("models: {opt-13b: {resources: {train: {mem_mb: 123456}, generate: {runtime: 77}}}}"),
+        set(),
+    ),
+    "a recipe that nothing uses": (
+        setting(
+            "recipes: {again: {sft_of: paper-hh, dpo: {learning_rate: 1.0e-5, batch_size: 16, beta: 1}}}"
+        ),
+        set(),
+    ),
     "a number written otherwise": (
         replace("config.yaml", "learning_rate: 5.0e-5", "learning_rate: 0.00005"),
         set(),
@@ -171,6 +201,20 @@ EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "one student's learning rate": (
         setting("recipes: {paper-hh: {per_model: {opt-13b: {sft: {learning_rate: 5e-6}}}}}"),
         STUDENTS,
+    ),
+    "another revision of the data": (
+        setting(
+            f"sources: {{hh-rlhf: {{revision: '{'1' * 40}'}}, gold-mistral-7b: {{revision: '{'0' * 40}'}}}}"
+        ),
+        {"fetch"} | IMPORTED,
+    ),
+    "a student more": (
+        setting("experiments: {a_figure_2a: {students: [opt-1.3b, opt-2.7b, opt-6.7b, opt-13b, opt-125m]}}"),
+        STUDENTS,
+    ),
+    "a student less": (
+        setting("experiments: {a_figure_2a: {students: [opt-1.3b, opt-2.7b, opt-6.7b]}}"),
+        TABLES,
     ),
     "another seed": (setting("experiments: {a_figure_2a: {seeds: [23]}}"), SPLIT),
 }
@@ -231,6 +275,42 @@ def test_a_copy_elsewhere_has_nothing_to_do(copied: Workflow) -> None:
     assert copied.planned() == {}
 
 
+def git(folder: Path, *words: str) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
+
+
+def test_another_branch_and_back_has_nothing_to_do(copied: Workflow) -> None:
+    """Switching writes the files anew that differ, with new dates."""
+    folder = copied.folder
+    git(folder, "init", "-q", "-b", "main")
+    (folder / ".git/info/exclude").write_text("results\nresources\n.snakemake\n__pycache__\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "-q", "-m", "as it was")
+    git(folder, "switch", "-q", "-c", "other")
+    meaning("w2s/statistics")(folder)
+    git(folder, "commit", "-q", "-a", "-m", "other")
+    assert set(copied.planned()) == TABLES
+    git(folder, "switch", "-q", "main")
+    assert copied.planned() == {}
+
+
+def test_a_cluster_s_memory_and_partitions_rerun_nothing(finished: FinishedRun) -> None:
+    """What is asked of the scheduler is no setting of the result, whichever profile says it."""
+    words = ("--profile", "slurm", "--profile", "mysite", "--software-deployment-method", "env-modules")
+    site = finished.workflow.folder / "mysite"
+    for partition, memory in (("one", 8000), ("two", 64000)):
+        site.mkdir(exist_ok=True)
+        (site / "profile.yaml").write_text(
+            f"default-resources: {{slurm_partition: \"'{partition}'\", mem_mb: {memory}}}\n"
+            f"set-resources: {{summarise: {{mem_mb: {memory}}}}}\n"
+        )
+        try:
+            assert finished.workflow.planned(*words) == {}
+        finally:
+            shutil.rmtree(site)
+
+
 def test_results_without_the_engine_s_records_are_kept(finished: FinishedRun, tmp_path: Path) -> None:
     """Only dates are left to judge by: a copy that keeps them (``cp -a``, rsync, tar) reruns nothing."""
     folder = tmp_path / "elsewhere"
@@ -240,15 +320,60 @@ def test_results_without_the_engine_s_records_are_kept(finished: FinishedRun, tm
     assert dataclasses.replace(finished.workflow, folder=folder).planned() == {}
 
 
+def executed(output: str) -> Counter[str]:
+    """Rules that a run executed, with their numbers of jobs."""
+    return Counter(re.findall(r"^(?:local)?rule (\w+):$", output, re.MULTILINE)) - Counter(["all"])
+
+
 def test_a_stage_that_makes_the_same_again_reruns_nothing_below_it(copied: Workflow) -> None:
-    """Early cutoff: the filter is rewritten to the same effect, run again, and no training is planned after it."""
+    """Early cutoff: the filter is rewritten to the same effect and run again; no training follows, in that very run."""
     meaning("filter_examples")(copied.folder)
-    manifest = "results/paper-a/filtered/hh-helpful/manifest.json"
-    before = (copied.folder / manifest).read_bytes()
-    assert "filter_examples" in copied.planned()
-    copied.run(manifest)
-    assert (copied.folder / manifest).read_bytes() == before
+    manifest = copied.folder / "results/paper-a/filtered/hh-helpful/manifest.json"
+    before = manifest.read_bytes()
+    assert set(copied.planned()) == FILTERED
+    assert executed(copied.run()) == {"filter_examples": 1}
+    assert manifest.read_bytes() == before
     assert copied.planned() == {}
+
+
+def test_cutoff_goes_branch_by_branch(copied: Workflow) -> None:
+    """The students' SFT is rewritten to the same effect, one student's rate is changed: its arms run on, no other's."""
+    meaning("train_student_sft")(copied.folder)
+    EDITS["one student's learning rate"][0](copied.folder)
+    ran = executed(copied.run())
+    assert ran["train_student_sft"] == 8
+    assert ran["train_student_dpo"] == ran["score_responses"] == 2
+    assert ran["generate"] == ran["score_gold"] == 4
+    assert set(ran) == STUDENTS
+    assert copied.planned() == {}
+
+
+def test_no_cutoff_hides_a_change_of_a_job_s_own(copied: Workflow) -> None:
+    """Above, everything stays the same; below, a setting differs: it is run, although what it reads is as it was."""
+    meaning("filter_examples")(copied.folder)
+    setting("evaluations: {paper-hh: {bootstrap: 999}}")(copied.folder)
+    ran = executed(copied.run())
+    assert set(ran) == {"filter_examples"} | TABLES
+    assert copied.planned() == {}
+
+
+def test_what_is_forced_or_missing_runs_in_spite_of_cutoff(copied: Workflow) -> None:
+    meaning("filter_examples")(copied.folder)
+    figure = copied.folder / "results/paper-a/figures/a_figure_2a.png"
+    drawn = figure.read_bytes()
+    figure.unlink()
+    assert executed(copied.run("--forcerun", "split_examples")) == {
+        "filter_examples": 1,
+        "split_examples": 1,
+        "plot_bars": 1,
+    }
+    assert figure.read_bytes() == drawn
+
+
+def test_a_plan_shows_all_that_may_run(copied: Workflow) -> None:
+    """A dry run makes nothing, so that it cannot know what will come out the same."""
+    meaning("filter_examples")(copied.folder)
+    assert set(copied.planned()) == FILTERED
 
 
 def test_an_artifact_that_was_cleaned_away_is_made_again_only_when_needed(copied: Workflow) -> None:
@@ -263,3 +388,108 @@ def test_an_artifact_that_was_cleaned_away_is_made_again_only_when_needed(copied
     copied.run(str(manifest.relative_to(copied.folder)))
     assert manifest.read_bytes() == before
     assert copied.planned() == {}
+
+
+LIGHT = {
+    *("import_examples", "filter_examples", "split_examples", "label_examples", "plot_drops"),
+    *({"fetch"} | TABLES),
+}
+SHIM = """#!/bin/bash
+# Stands in for Apptainer: the command runs outside of any container.
+if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit; fi
+while [ $# -gt 0 ] && [[ "$1" != *.sif ]]; do shift; done
+export APPTAINER_CONTAINER=$1; shift
+exec "$@"
+"""
+
+
+@pytest.fixture
+def contained(copied: Workflow, monkeypatch: pytest.MonkeyPatch) -> Workflow:
+    """The finished run, made again in (pretended) images."""
+    programs = copied.folder / "programs"
+    programs.mkdir()
+    (programs / "apptainer").write_text(SHIM)
+    (programs / "apptainer").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for kind in ("ml", "light"):
+        build(copied.folder, kind, "first")
+    copied.run("--software-deployment-method", "apptainer")
+    return copied
+
+
+def build(folder: Path, kind: str, content: str) -> None:
+    """Pretend to build an image, and name it."""
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    path = folder / "containers" / "built" / f"{kind}-{digest}.sif"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    names = folder / "containers" / "images.yaml"
+    names.write_text(re.sub(rf"(?m)^{kind}: .*$", f"{kind}: sha256:{digest}", names.read_text()))
+
+
+def test_a_new_package_reruns_its_image_s_stages_and_no_other_image_s(contained: Workflow) -> None:
+    """Drawn with another library, the data and labels come out the same: no training follows. And the other way round."""
+    words = ("--software-deployment-method", "apptainer")
+    assert executed(contained.run(*words)) == {}
+    build(contained.folder, "light", "second")
+    assert set(executed(contained.run(*words))) == LIGHT
+    build(contained.folder, "ml", "second")
+    assert set(executed(contained.run(*words))) == EVERYTHING - LIGHT
+    assert executed(contained.run(*words)) == {}
+
+
+@pytest.fixture
+def own_data(make_workflow: Callable[..., Workflow], tmp_path: Path) -> Workflow:
+    """A data set of one's own, imported."""
+    write_jsonl(tmp_path / "rows.jsonl", hh_rows(40))
+    workflow = make_workflow(
+        preset="paper-a",
+        overlay=f"""
+run: [a_figure_2a]
+runtime: {{needs_gpu: false}}
+sources:
+  gold-mistral-7b: {{revision: "{"0" * 40}"}}
+  own: {{kind: local, origin: {tmp_path}, files: {{rows.jsonl: null}}, licence: own, terms: none}}
+data:
+  own:
+    adapter: hh
+    files: [{{source: own, path: rows.jsonl, subset: own, split: train}}]
+    resplit: {{test_share: 0.2, seed: 1}}
+    tokenizer: opt
+    max_tokens: 512
+""",
+    )
+    workflow.run(OWN)
+    return workflow
+
+
+OWN = "results/paper-a/examples/own/manifest.json"
+
+
+def test_data_are_compared_by_content(own_data: Workflow, tmp_path: Path) -> None:
+    """A file written again with the same content reruns nothing; another row reruns what reads it."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes())
+    assert own_data.planned("--cores", "1", OWN) == {}
+    write_jsonl(rows, hh_rows(41))
+    assert own_data.planned("--cores", "1", OWN) == {"fetch": 1, "import_examples": 1}
+    own_data.run(OWN)
+    write_jsonl(rows, hh_rows(40))
+    assert own_data.planned("--cores", "1", OWN) == {"fetch": 1, "import_examples": 1}
+
+
+def test_a_wording_has_a_version_and_another_one_reruns_what_is_asked(
+    make_workflow: Callable[..., Workflow],
+) -> None:
+    """The templates of prompts are settings: a new version writes the prompts anew that use it, and no others."""
+    workflow = make_workflow(preset="demo-paper-b")
+    written = [
+        f"results/demo-paper-b/prompts/concept-bias/concept-fair-test/{kind}/manifest.json"
+        for kind in ("plain",)
+    ]
+    written += ["results/demo-paper-b/prompts/concept-explanation/concept-analogy-test/plain/manifest.json"]
+    workflow.run(*written)
+    overlay = workflow.folder / "overlay.yaml"
+    overlay.write_text("tasks: {concept-bias: {templates: {plain: plain-1}}}\n")
+    workflow = workflow.with_overlays(*workflow.overlays, "overlay.yaml")
+    assert workflow.planned("--cores", "1", *written) == {"write_prompts": 1}

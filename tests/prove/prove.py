@@ -1,0 +1,130 @@
+"""All that the README promises about trust, run and counted: `make prove`.
+
+Each section is a set of test files; one pytest process runs each file. A test that tries many generated inputs says how many
+(``record_property("cases", n)``), any other is one case. The table is printed and written, with commit, machine and
+versions, to ``docs/results/prove.json``; the exit code is 1 if anything failed.
+
+    python tests/prove/prove.py [--only reruns] [--output docs/results/prove.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from w2s import artifact  # noqa: E402
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "an edit reruns what it changes": ("unit/test_fingerprint.py", "workflow/test_reruns.py"),
+    "records, seals, verification": ("unit/test_artifact.py", "unit/test_verify.py"),
+}
+
+
+@dataclass
+class Count:
+    """What the tests of a section came to. A case is a test, or one of the inputs that a test says it tried."""
+
+    cases: int = 0
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the sections; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", default="", help="sections whose title holds this text; nothing is written then"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "prove.json")
+    args = parser.parse_args(argv)
+    counts = {}
+    print(row("", "cases", "passed", "failed", "skipped", "seconds"), flush=True)
+    for title, files in SECTIONS.items():
+        if args.only in title:
+            counts[title] = sum((prove(ROOT / "tests" / file) for file in files), Count())
+            print(row(title, *asdict(counts[title]).values()), flush=True)
+    total = sum(counts.values(), Count())
+    print(row("all", *asdict(total).values()))
+    if not args.only:
+        artifact.write_json(record(counts, total), args.output)
+        print(f"written to {args.output}")
+    return 1 if total.failed or not total.cases else 0
+
+
+def prove(file: Path) -> Count:
+    """Run one test file in a process of its own; its report is read, and its output shown if anything failed."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        words = ["-q", "-p", "no:cacheprovider", "-rs", f"--junitxml={report}", str(file)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *words],
+            cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        count = read(report) if report.is_file() else Count(cases=1, failed=1)
+    if done.returncode and not count.failed:  # it ended before it could count: an error of the file itself
+        count += Count(cases=1, failed=1)
+    if count.failed:
+        print(done.stdout[-6000:], flush=True)
+    count.seconds = round(time.monotonic() - started, 1)
+    return count
+
+
+def read(report: Path) -> Count:
+    """The counts of a JUnit report."""
+    total = Count()
+    for case in ElementTree.parse(report).iter("testcase"):
+        tried = [
+            int(entry.get("value", "1")) for entry in case.iter("property") if entry.get("name") == "cases"
+        ]
+        cases = sum(tried) or 1
+        if case.find("failure") is not None or case.find("error") is not None:
+            total += Count(cases=cases, failed=1)
+        elif case.find("skipped") is not None:
+            total += Count(cases=1, skipped=1)
+        else:
+            total += Count(cases=cases, passed=cases)
+    return total
+
+
+def record(counts: dict[str, Count], total: Count) -> dict[str, object]:
+    """What is written: the counts, and what they were found with."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "git": artifact.git_state(),
+        "environment": artifact.environment(),
+        "sections": {
+            title: {"files": [f"tests/{file}" for file in SECTIONS[title]], **asdict(count)}
+            for title, count in counts.items()
+        },
+        "total": asdict(total),
+    }
+
+
+def row(title: str, *values: object) -> str:
+    """A line of the table."""
+    return f"{title:44}" + "".join(f"{value:>9}" for value in values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
