@@ -1,71 +1,70 @@
-"""Hash artifacts again, from a table back to the raw data, and say what was altered.
+"""Hash what a run made again, from tables and figures back to the raw data, and name every file that was altered.
 
-Each manifest names the files of its artifact with their digests, and the artifacts it was made from with theirs. This
-command follows them: a file that was changed, removed or added anywhere on the way is named, and so is an artifact
-that was made again after something else was made from it.
+    ./w2s verify                                              # all under results/ and resources/
+    ./w2s verify results/demo/tables/a_figure_2a              # an artifact and all that it was made from
+    ./w2s verify results/demo/figures                         # figures, by the run's RO-Crate
 
-    python scripts/verify.py results/demo/tables/*/manifest.json
+Each manifest names the files of its artifact with their digests, and the artifacts it was made from with theirs; it and
+the run record beside it bear a seal of their own. A file that was changed, removed or added is named with the digest
+that was expected and the one that was found, and so is an artifact that was made again after something was made from it.
+Figures, reports and scorecards are no artifacts: they are compared with ``results/<preset>/ro-crate-metadata.json``
+where the run has one, and else counted as files that no record covers. Not looked at: logs, benchmarks and what
+Snakemake keeps in ``.snakemake``.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from w2s import cli
-from w2s.artifact import load, verify
 from w2s.errors import ArtifactError
+from w2s.handles import ROOT, given
+from w2s.verification import Verification
+
+ROOTS = ("results", "resources")
+# A word on how far it is, on the terminal only, so often (seconds).
+EVERY = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Verify the given artifacts and all that they were made from; exit code 2 on the first problem of each."""
+    """Verify what is given, with all that it was made from; exit code 2 if anything is wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("manifests", nargs="+", type=Path, help="manifest.json of an artifact")
+    parser.add_argument(
+        "paths", nargs="*", type=Path, help="manifests, artifacts' folders, files or folders of results"
+    )
+    parser.add_argument(
+        "--root",
+        action="append",
+        type=Path,
+        help=f"without paths, what to verify; default: {', '.join(ROOTS)}",
+    )
     args = parser.parse_args(argv)
+    paths = [given(path) for path in args.paths or args.root or ()]
+    paths = paths or [ROOT / name for name in ROOTS if (ROOT / name).is_dir()]
+    if not paths:
+        raise ArtifactError(
+            "there is nothing to verify", where=ROOT, instead=f"a run makes {' and '.join(ROOTS)}"
+        )
+    started = told = time.monotonic()
+    verification = Verification()
     problems = 0
-    verified: set[Path] = set()
-    for manifest, expected in walk(args.manifests):
-        if (problem := problem_of(manifest, expected, verified)) is not None:
-            print(f"error: {problem}")
+    for problem in verification.problems(paths):
+        if problem is not None:
+            print(f"error: {problem}", flush=True)
             problems += 1
-    print(f"{len(verified)} artifacts verified, {problems} problems")
+        if time.monotonic() - told > EVERY:
+            told = time.monotonic()
+            print(f"... {verification.counts(problems, told - started)}", file=sys.stderr, flush=True)
+    for line in verification.uncovered():
+        print(line)
+    print(verification.counts(problems, time.monotonic() - started))
     return cli.EXIT_WRONG_INPUT if problems else 0
-
-
-def walk(manifests: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
-    """(manifest, digest that its child recorded or None) of the artifacts and of all their ancestors, each pair once."""
-    queue: list[tuple[Path, str | None]] = [(manifest.resolve(), None) for manifest in manifests]
-    seen = set()
-    while queue:
-        entry = queue.pop()
-        if entry in seen:
-            continue
-        seen.add(entry)
-        yield entry
-        if entry[0].is_file():
-            for parent in load(entry[0]).manifest["parents"].values():
-                for one in parent if isinstance(parent, list) else [parent]:
-                    queue.append(((entry[0].parent / one["path"]).resolve(), one["digest"]))
-
-
-def problem_of(manifest: Path, expected: str | None, verified: set[Path]) -> ArtifactError | None:
-    """What is wrong with one artifact, if anything; files are hashed once however many children it has."""
-    try:
-        if manifest not in verified:
-            verify(manifest)
-            verified.add(manifest)
-        if expected is not None and load(manifest).digest != expected:
-            raise ArtifactError(
-                "the artifact was made again after something was made from it",
-                where=manifest,
-                instead="run the workflow: it makes the descendants again",
-            )
-    except ArtifactError as error:
-        return error
-    return None
 
 
 if __name__ == "__main__":
