@@ -337,7 +337,8 @@ def check_index(source: Path) -> None:
     """
     if not (source / SAFETENSORS_INDEX).is_file():
         return
-    stated, held = _weight_map(source), {}
+    stated = _weight_map(source)
+    held: dict[str, str] = {}
     for name in sorted(set(stated.values())):
         for key in _keys(source / name):
             if key in held:
