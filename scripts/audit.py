@@ -38,9 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("locks", nargs="*", type=Path, help="locks; default: all of envs/")
-    parser.add_argument(
-        "--osv-url", default=os.environ.get("W2S_OSV_URL") or OSV, help="where to ask; default: %(default)s"
-    )
+    parser.add_argument("--osv-url", default=os.environ.get("W2S_OSV_URL") or OSV, help="where to ask")
     parser.add_argument(
         "--pip-audit", type=Path, default=None, help="the program; default: .venv-audit, then PATH"
     )

@@ -77,7 +77,7 @@ def test_the_search_finds_what_is_there(secret: str, tmp_path: Path) -> None:
     texts += [base64.b64encode(f"{'x' * n}:{secret}:x".encode()) for n in range(3)]
     for text in texts:
         (tmp_path / "file").write_bytes(b"\x00\xff" + text + b"\n")
-        assert found(tmp_path) == [f"{tmp_path / 'file'}: {secret}"]
+        assert f"{tmp_path / 'file'}: {secret}" in found(tmp_path)
     (tmp_path / "file").write_bytes(b"nothing")
     assert found(tmp_path) == []
 
