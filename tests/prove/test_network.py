@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,7 @@ from small_demo import prepare, run
 
 # isort: split
 from judge_server import KEY, Server
-from w2s import isolation
 from w2s.artifact import verify
-from w2s.errors import EnvironmentProblem
 
 # Put before the work of every script: nobody may be reached by who is isolated, and the judge by who asks.
 PROBE = """
@@ -39,10 +38,10 @@ _probe()
 @pytest.fixture(scope="module", autouse=True)
 def namespaces() -> None:
     """A kernel that gives namespaces, or a skip."""
-    try:
-        isolation.check(in_containers=False)
-    except EnvironmentProblem as problem:
-        pytest.skip(str(problem))
+    program = shutil.which("unshare")
+    words = [program or "unshare", "--user", "--map-current-user", "--net", "true"]
+    if program is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("this kernel or container gives no namespaces")
 
 
 def test_every_compute_stage_of_the_demo_is_alone(

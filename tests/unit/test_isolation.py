@@ -48,10 +48,10 @@ NOBODY = 65534
 @pytest.fixture(scope="module", autouse=True)
 def namespaces() -> None:
     """A kernel that gives namespaces, or a skip."""
-    try:
-        isolation.check(in_containers=False)
-    except EnvironmentProblem as problem:
-        pytest.skip(str(problem))
+    program = shutil.which("unshare")
+    words = [program or "unshare", "--user", "--map-current-user", "--net", "true"]
+    if program is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("this kernel or container gives no namespaces")
 
 
 @pytest.fixture

@@ -236,7 +236,7 @@ def test_what_is_no_index(text: str, sharded: Path, tmp_path: Path) -> None:
 
 def test_a_weight_in_two_shards(sharded: Path, tmp_path: Path) -> None:
     def repeat(folder: Path) -> None:
-        first, second = (folder / name for name in shards(folder)[:2])
+        second, first = (folder / name for name in shards(folder)[:2])
         weights = load_file(first)
         name = sorted(weights)[0]
         save_file(load_file(second) | {name: weights[name] + 1}, second, metadata={"format": "pt"})
