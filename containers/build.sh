@@ -127,6 +127,17 @@ build() { # build KIND: leaves the name of the new image, which has its hash, in
   mv "$unfinished" "$image"
 }
 
+bill_of_materials() { # bill_of_materials KIND IMAGE: beside the image, with what its system holds; the committed bill is of the default lock
+  local kind=$1 image=$2 digest=${2##*-} unfinished=$built/.building-$$-$1.cdx.json
+  if [ -z "$python" ] || [ "$(lock_of "$kind")" = ml-cpu ]; then
+    echo "no bill of materials: it needs python3, and a lock other than ml-cpu"
+    return
+  fi
+  "$apptainer" exec --containall "$image" bash -c '. /etc/os-release; echo "$ID"; dpkg-query -W -f "\${Package} \${Version} \${Architecture}\n"' |
+    "$python" containers/sbom.py image "$kind" "${digest%.sif}" > "$unfinished" || fail "the packages of $image could not be listed"
+  mv "$unfinished" "${image%.sif}.cdx.json"
+}
+
 write_name() { # write_name KIND SHA256: one line of images.yaml, the rest as it is; readers see the old file or the new one
   sed "s|^$1:.*|$1: sha256:$2|" "$names" > "$names.$$"
   grep -q "^$1:" "$names.$$" || echo "$1: sha256:$2" >> "$names.$$"
@@ -151,6 +162,7 @@ for kind in "${kinds[@]}"; do
   else
     started=$SECONDS
     build "$kind"
+    bill_of_materials "$kind" "$image"
     echo "built $image: $(du -h "$image" | cut -f1) in $((SECONDS - started)) s"
   fi
   digest=${image##*-}

@@ -19,6 +19,7 @@ from w2s.deployment import enter_containers, shell_prefix
 from w2s.errors import W2SError
 from w2s.fingerprint import fingerprint
 from w2s.images import check_image, read_images
+from w2s.isolation import check as check_isolation
 from w2s.plan import Plan
 from w2s.slurm import leave_marks_to_the_controller, refuse_beside_orphans
 from w2s.words import alternatives, cell_path, flags, has_gpu
@@ -113,6 +114,8 @@ def refuse_impossible_start(workflow):
             "  instead: write the commit hash that its page on the hub shows; a name such as 'main' moves"
         )
     try:
+        if RUNTIME.isolate_network:
+            check_isolation(IN_CONTAINERS)
         for image in IMAGES.values() if IN_CONTAINERS else ():
             check_image(image)
         if not workflow.local_exec:
@@ -128,5 +131,5 @@ if workflow.remote_exec:
 IN_CONTAINERS = "apptainer" in {method.name.lower() for method in workflow.deployment_settings.deployment_method}
 if IN_CONTAINERS:
     enter_containers(BASE, PLAN.local_folders(), PLAN.judge_variables())
-PREFIX = shell_prefix(BASE, RUNTIME.launcher, IMAGES.values() if IN_CONTAINERS else None)
+PREFIX = shell_prefix(BASE, RUNTIME.launcher, IMAGES.values() if IN_CONTAINERS else None, RUNTIME.isolate_network)
 shell_command.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it once more

@@ -6,8 +6,9 @@ template and its way to put two texts together, all as they are.
 
 Safetensors are linked (or copied), not loaded. Weights that exist as ``pytorch_model.bin`` only (the OPT
 models) are converted once, which takes torch 2.6 or newer: below, a pickle can run code in spite of
-``weights_only`` (CVE-2025-32434), and such a file is refused. Models that bring their own code are refused
-as well. Their sampling defaults (generation_config.json) are left behind: how to sample is a declared
+``weights_only`` (CVE-2025-32434), and such a file is refused. So is any other pickle, or one beside safetensors; a
+model that brings its own code; an index that does not fit its files; a tokenizer that is another model's, as far as its
+ids tell; and a link that leads out of the source. Their sampling defaults (generation_config.json) are left behind: how to sample is a declared
 setting of ``generate``.
 
 inputs:  a fetched source: config.json, weights, tokenizer files
@@ -45,13 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     source = load(args.source).folder
 
-    from w2s import hub
+    from w2s import foreign, hub
     from w2s.encoding import tokenizer_digest
     from w2s.models import read_config
 
     with Artifact.create(
         args.output, spec=args.spec, parents={"source": args.source}, script=__file__
     ) as artifact:
+        foreign.check_model(source)
         config = read_config(source)
         architecture = hub.check_architecture(config, source)
         tokenizer = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from remade import remade
 from w2s.artifact import Artifact
 
 # Data set -> (agreement of human with gold labels, agreement of weak with gold labels).
@@ -431,6 +432,7 @@ def write_tables(
 def rewrite(manifest: Path, name: str, table: pd.DataFrame) -> None:
     """Put another table into an artifact, as a careless hand would."""
     table.to_csv(manifest.parent / name, index=False)
+    remade(manifest)
 
 
 def make_filtered(folder: Path, drops: Sequence[tuple[str, str, int]], kept: dict[str, int]) -> Path:

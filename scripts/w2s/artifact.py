@@ -81,10 +81,10 @@ class Artifact:
         return self.manifest["digest"]
 
     def path(self, name: str) -> Path:
-        """Path of one of its files.
+        """Path of one of its files, which is hashed: what is read is what was made.
 
         Raises:
-            ArtifactError: the manifest does not list it, or it is gone.
+            ArtifactError: the manifest does not list it, it is gone, or it was altered.
         """
         if name not in self.manifest["files"]:
             raise ArtifactError(
@@ -99,6 +99,7 @@ class Artifact:
                 where=self.folder,
                 instead="delete the manifest and run the workflow again",
             )
+        _check_file(path, name, self)
         return path
 
     @staticmethod
@@ -111,8 +112,11 @@ class Artifact:
         Args:
             manifest_path: ``.../manifest.json`` of the artifact to be made.
             spec: settings that change the result.
-            parents: name -> manifest (or manifests) of what it is made from.
+            parents: name -> manifest (or manifests) of what it is made from; all their files are hashed first.
             script: the stage's script; default: the program that runs.
+
+        Raises:
+            ArtifactError: a parent is missing, or not as it was made (see :func:`verify`).
         """
         if manifest_path.name != MANIFEST:
             raise ArtifactError(f"an artifact's handle is called {MANIFEST}", where=manifest_path)
@@ -250,23 +254,29 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def verify(manifest_path: Path) -> None:
-    """Hash an artifact's files again and compare them with its manifest.
+def verify(manifest_path: Path) -> Artifact:
+    """Open an artifact, hash its files again and compare them with its manifest.
+
+    What the file system tells of a file (its size, its times) is no substitute: whoever alters a file can set them.
 
     Raises:
-        ArtifactError: a file is missing, altered or not listed; the message names it.
+        ArtifactError: a file is missing, altered, not listed or a link that leads elsewhere; the message names it.
     """
     artifact = load(manifest_path)
-    for name, entry in artifact.manifest["files"].items():
-        if file_digest(artifact.path(name)) != entry["sha256"]:
-            raise ArtifactError(f"file {name!r} was altered after it was made", where=artifact.folder)
+    for name in artifact.manifest["files"]:
+        artifact.path(name)
     present = {path.relative_to(artifact.folder).as_posix() for path in _files(artifact.folder)} - {
         MANIFEST,
         RUN_RECORD,
     }
     extra = sorted(present - set(artifact.manifest["files"]))
     if extra:
-        raise ArtifactError(f"file {extra[0]!r} does not belong to the artifact", where=artifact.folder)
+        raise ArtifactError(
+            f"file {extra[0]!r} does not belong to the artifact",
+            where=artifact.folder,
+            instead="delete that file, or the manifest and run the workflow again",
+        )
+    return artifact
 
 
 def container_digest() -> str | None:
@@ -378,9 +388,24 @@ def _parent_digests(parents: Parents, folder: Path) -> dict[str, Any]:
         if value is None:
             continue
         paths = [value] if isinstance(value, Path) else list(value)
-        found = [{"path": os.path.relpath(path, folder), "digest": load(path).digest} for path in paths]
+        found = [{"path": os.path.relpath(path, folder), "digest": verify(path).digest} for path in paths]
         entries[name] = found[0] if isinstance(value, Path) else found
     return entries
+
+
+def _check_file(path: Path, name: str, artifact: Artifact) -> None:
+    if path.is_symlink() and not path.resolve().is_relative_to(artifact.folder.resolve()):
+        raise ArtifactError(
+            f"file {name!r} is a link that leads out of the artifact",
+            where=artifact.folder,
+            instead="the file itself; or delete the manifest and run the workflow again",
+        )
+    if file_digest(path) != artifact.manifest["files"][name]["sha256"]:
+        raise ArtifactError(
+            f"file {name!r} was altered after it was made",
+            where=artifact.folder,
+            instead="delete the manifest and run the workflow again",
+        )
 
 
 def _swap(temporary: Path, folder: Path) -> None:
@@ -403,7 +428,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+    return (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
 
 
 def _file_entry(path: Path) -> dict[str, Any]:

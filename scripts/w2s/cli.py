@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from w2s import interruption
+from w2s import interruption, secrecy
 from w2s.errors import Interrupted, W2SError
 
 # torch and its like make a million objects at import, all of them to stay: looking through them for garbage again and
@@ -132,20 +132,21 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a stage's ``main`` and leave the process with its exit code.
 
     An error of ours is printed as it is, without a traceback, and so is a want of memory; anything else keeps its
-    traceback, for it is a bug. SIGTERM ends the stage with :data:`w2s.interruption.EXIT_AGAIN`.
+    traceback, for it is a bug. No secret of the environment is in either (:mod:`w2s.secrecy`). SIGTERM ends the stage with :data:`w2s.interruption.EXIT_AGAIN`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     # Library chatter (HTTP requests, telemetry) has no place in a log that people read for the numbers.
     for noisy in ("httpx", "urllib3", "filelock", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    sys.excepthook = secrecy.report
     try:
         with interruption.listen():
             code = main() or 0
     except Interrupted as error:
-        print(f"interrupted: {error}", file=sys.stderr, flush=True)
+        print(secrecy.hide(f"interrupted: {error}"), file=sys.stderr, flush=True)
         code = interruption.EXIT_AGAIN
     except W2SError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(secrecy.hide(f"error: {error}"), file=sys.stderr, flush=True)
         code = EXIT_WRONG_INPUT
     except KeyboardInterrupt:
         code = 130

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
+from w2s import isolation
 from w2s.images import Image
 
 # What a job must see of its surroundings although a container starts from a clean environment (--cleanenv).
@@ -22,19 +23,24 @@ PASSED = (
 )
 
 
-def shell_prefix(base: Path, launcher: str, images: Iterable[Image] | None) -> str:
+def shell_prefix(base: Path, launcher: str, images: Iterable[Image] | None, isolated: bool = False) -> str:
     """The beginning of every job's shell command.
 
     Args:
         base: the repository.
         launcher: "plain" or "worker".
         images: the container images if jobs run in them, else None.
+        isolated: whether stages that need no network have none (scripts/w2s/isolation.py).
     """
     here = [sys.executable] if images is None else ["python"]
     worker = [*here, str(base / "scripts" / "w2s" / "worker.py"), "run"]
     forks = launcher == "worker" and images is None
     plain, quick, root = shlex.join(here), shlex.join(worker if forks else here), shlex.quote(str(base))
-    launch = f"HF_HUB_OFFLINE=1 command {plain} {root}/scripts/w2s/launch.py --gpus $gpus --layout $layout"
+    # The worker's server is isolated as its first client is, and another one than that of those who talk.
+    alone = shlex.join(["W2S_WORKER_ISOLATED=1", "command", *isolation.ALONE]) if isolated else "command"
+    linked = shlex.join(isolation.with_loopback(here[0])) if isolated else ""
+    talking = "|".join(f"scripts/{name}.py" for name in isolation.TALKING)
+    launch = f"HF_HUB_OFFLINE=1 command {linked} {plain} {root}/scripts/w2s/launch.py --gpus $gpus --layout $layout"
     # The worker has neither GPUs nor a scheduler above it.
     locally = (
         'if [ "$gpus" = 0 ] && [ -z "${SLURM_JOB_ID:-}" ]; then python "$@"; return; fi; ' if forks else ""
@@ -55,8 +61,9 @@ def shell_prefix(base: Path, launcher: str, images: Iterable[Image] | None) -> s
     return (
         f"set -euo pipefail; export {exports}; "
         # Only `fetch` may ask the hubs: for all others they are switched off.
-        f'python() {{ if [ "$1" = scripts/fetch.py ]; then command {plain} {root}/"$1" "${{@:2}}";'
-        f' else HF_HUB_OFFLINE=1 command {quick} {root}/"$1" "${{@:2}}"; fi; }}; '
+        f'python() {{ case "$1" in scripts/fetch.py) command {plain} {root}/"$1" "${{@:2}}";;'
+        f' {talking}) HF_HUB_OFFLINE=1 command {quick} {root}/"$1" "${{@:2}}";;'
+        f' *) HF_HUB_OFFLINE=1 {alone} {quick} {root}/"$1" "${{@:2}}";; esac; }}; '
         f"launch() {{ local gpus=$2 layout=$3; export OMP_NUM_THREADS=$1; shift 3; {locally}"
         f'{launch} {root}/"$1" "${{@:2}}"; }}; '
     )

@@ -18,7 +18,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s import compat  # noqa: F401  (before transformers)
+from w2s import (
+    compat,  # noqa: F401  (before transformers)
+    foreign,
+)
 from w2s.encoding import NO_PAD, TOKENIZER, TOKENIZER_CONFIG, Encoding, sensible_positions
 from w2s.errors import ArtifactError, DataError, EnvironmentProblem
 from w2s.models import CONFIG, read_config
@@ -32,6 +35,9 @@ CAUSAL = ("ForCausalLM", "LMHeadModel")
 CLASSIFIER = "ForSequenceClassification"
 # With a head that is not read, or none: what gives hidden states is taken. Only of models that read in both directions.
 ENCODER = ("Model", "ForMaskedLM", "ForPreTraining")
+OWN = "the tokenizer that belongs to the model"
+AGAIN = "fetch it again"
+SAFE = "the model's weights as safetensors"
 PROBE = "probe of a text"
 # A second text and capitals too: what stands between two texts and what is done to letters differ between tokenizers.
 PROBES = (PROBE, "Another Probe, number 2.")
@@ -54,9 +60,10 @@ def read_tokenizer(folder: Path, pad_token: str | None = None) -> Encoding:
         pad_token: a token of the tokenizer to pad with, or "eos"; None takes the tokenizer's own.
 
     Raises:
-        ArtifactError: see :func:`_load_tokenizer`.
+        ArtifactError: see :func:`_load_tokenizer` and :func:`w2s.foreign.check_tokenizer`.
         DataError: no end token; no pad token and none given, or one that the tokenizer does not have.
     """
+    foreign.check_tokenizer(folder)
     tokenizer = _load_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise DataError(
@@ -135,18 +142,13 @@ def read_own_tokenizer(folder: Path, config: PretrainedConfig, pad_token: str | 
         pad_token: a token of the tokenizer to pad with instead, or "eos".
 
     Raises:
-        ArtifactError: see :func:`_load_tokenizer`; or one that wants code from the repository.
+        ArtifactError: see :func:`_load_tokenizer` and :func:`w2s.foreign.check_tokenizer`.
         DataError: the tokenizer does not have ``pad_token``.
     """
+    foreign.check_tokenizer(folder)
     path = folder / TOKENIZER_CONFIG
     tokenizer = _load_tokenizer(folder)
     declared = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "auto_map" in declared:
-        raise ArtifactError(
-            "the tokenizer wants code from its own repository, which is never run here",
-            where=f"{path}, key auto_map",
-            instead="a tokenizer that is part of transformers",
-        )
     if pad_token is not None:
         return OwnTokenizer(tokenizer, declared, _pad_id(tokenizer, pad_token, folder))
     pad_id = getattr(config, "pad_token_id", None)
@@ -231,7 +233,8 @@ def check_fits(
     """Check a model against its tokenizer and the positions asked for; returns the positions to work with.
 
     Raises:
-        DataError: more positions asked for than the model has, or a token without an embedding.
+        DataError: more positions asked for than the model has, a token without an embedding, or a model that ends its
+            texts with what is an ordinary token of this tokenizer.
     """
     own = sensible_positions(getattr(config, "max_position_embeddings", None))
     if positions is not None and own is not None and positions > own:
@@ -246,20 +249,42 @@ def check_fits(
             f"the tokenizer has {tokenizer.vocabulary_size} tokens (pad: {tokenizer.pad_id}), "
             f"the model embeddings for {config.vocab_size}",
             where=f"{where / CONFIG}, key vocab_size",
-            instead="the tokenizer that belongs to the model",
+            instead=OWN,
         )
+    if isinstance(tokenizer, Encoding):
+        _check_end(tokenizer, where / CONFIG)
     return positions if positions is not None else own
+
+
+def _check_end(encoding: Encoding, path: Path) -> None:
+    """Refuse a tokenizer in which the end of a text, as the model declares it, is a word like any other.
+
+    A class's default is no declaration, and a model may name other special tokens than its tokenizer does.
+    """
+    declared = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    ends = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    special = {
+        number for number, token in encoding.tokenizer.get_added_tokens_decoder().items() if token.special
+    }
+    if ends and encoding.eos_id not in ends and not special & set(ends):
+        raise DataError(
+            f"the model ends a text with id {ends[0]}, which is {encoding.tokenizer.id_to_token(ends[0])!r} in this "
+            f"tokenizer; there the end is id {encoding.eos_id}",
+            where=f"{path}, key eos_token_id",
+            instead=OWN,
+        )
 
 
 def place_weights(source: Path, target: Path) -> bool:
     """Bring a repository's weights into ``target`` as safetensors; returns whether they had to be converted.
 
     Raises:
-        ArtifactError: no weights, or damaged ones.
+        ArtifactError: no weights, damaged ones, or an index that does not fit them.
         EnvironmentProblem: pickled weights and a torch that cannot read them safely.
     """
     names = safetensors_files(source)
     if names:
+        check_index(source)
         for name in names:
             check_safetensors(source / name)
             link_or_copy(source / name, target / name)
@@ -280,25 +305,76 @@ def safetensors_files(source: Path) -> list[str]:
     Raises:
         ArtifactError: the index is not readable or names a file that is not there.
     """
-    index = source / SAFETENSORS_INDEX
-    if not index.is_file():
+    if not (source / SAFETENSORS_INDEX).is_file():
         return [SAFETENSORS] if (source / SAFETENSORS).is_file() else []
+    return sorted(set(_weight_map(source).values()))
+
+
+def _weight_map(source: Path) -> dict[str, str]:
+    """Name of each weight -> the file that the index puts it into, which lies beside the index."""
+    index = source / SAFETENSORS_INDEX
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError) as error:
+        found = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"not an index of weights ({error!r})", where=index) from error
-    for name in names:
+    for name in sorted(set(map(str, found.values()))):
+        if Path(name).name != name or not name.endswith(foreign.SAFETENSORS):
+            raise ArtifactError(
+                f"the index names {name!r}, which is no safetensors file beside it",
+                where=index,
+                instead=AGAIN,
+            )
         if not (source / name).is_file():
-            raise ArtifactError(f"the index names {name!r}, which is not there", where=index)
-    return names
+            raise ArtifactError(f"the index names {name!r}, which is not there", where=index, instead=AGAIN)
+    return found
+
+
+def check_index(source: Path) -> None:
+    """Check that each weight lies in the file that the index puts it into, and in no other; no index is right, too.
+
+    Raises:
+        ArtifactError: one does not; the message names it.
+    """
+    if not (source / SAFETENSORS_INDEX).is_file():
+        return
+    stated = _weight_map(source)
+    held: dict[str, str] = {}
+    for name in sorted(set(stated.values())):
+        for key in _keys(source / name):
+            if key in held:
+                raise ArtifactError(
+                    f"{key!r} is in {held[key]!r} and in {name!r}", where=source, instead=AGAIN
+                )
+            held[key] = name
+    for key, name in sorted(stated.items()):
+        if held.get(key) != name:
+            raise ArtifactError(
+                f"the index puts {key!r} into {name!r}; it is in {held.get(key, 'none of the files')!r}",
+                where=source / SAFETENSORS_INDEX,
+                instead=AGAIN,
+            )
+
+
+def _keys(path: Path) -> list[str]:
+    from safetensors import safe_open
+
+    check_safetensors(path)
+    with safe_open(path, framework="np") as stream:
+        return list(stream.keys())
 
 
 def check_safetensors(path: Path) -> int:
     """Check that a safetensors file is whole, by its header; returns the number of weights in it.
 
     Raises:
-        ArtifactError: it is cut off or something else.
+        ArtifactError: it is cut off or something else, such as a pickle.
     """
+    if foreign.is_pickle(path):
+        raise ArtifactError(
+            f"{path.name!r} is a pickle under another name, which is not read",
+            where=path.parent,
+            instead=SAFE,
+        )
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -11,7 +11,6 @@ then not ln 2.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from w2s import compat  # noqa: F401  (before transformers)
 from w2s.artifact import MANIFEST, file_digest, load
 from w2s.encoding import FILES as TOKENIZER_FILES
 from w2s.errors import ArtifactError, ConfigError, EnvironmentProblem
+from w2s.foreign import check_declaration
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -142,19 +142,10 @@ def read_config(folder: Path, **changes: Any) -> PretrainedConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise ArtifactError(f"no {CONFIG}", where=folder, instead="a model folder in the hub's format")
-    try:
-        declared = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"not valid JSON ({error})", where=path) from error
-    if "auto_map" in declared:
-        raise ArtifactError(
-            "the model wants code from its own repository, which is never run here",
-            where=f"{path}, key auto_map",
-            instead="a model whose architecture is part of transformers",
-        )
+    check_declaration(path)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changes)
-    except ValueError as error:
+    except Exception as error:  # each kind of nonsense fails in its own way
         raise ArtifactError(f"transformers does not know this model ({error})", where=path) from error
 
 

@@ -48,6 +48,11 @@ class Runtime(Section):
         "plain",
         description="plain: one new process per job; worker: jobs fork from a process that has the libraries loaded",
     )
+    isolate_network: bool = Field(
+        False,
+        description="jobs that need no network (all but fetch and those that ask endpoints) run in a network namespace "
+        "without interfaces; needs a kernel that gives users namespaces (docs/security.md)",
+    )
     needs_gpu: bool = Field(
         True,
         description="jobs that run a model ask for GPUs; on a machine without one a real run is refused",
@@ -73,6 +78,10 @@ class Runtime(Section):
     def _vllm_has_a_python(self) -> Runtime:
         if self.generation == "vllm" and self.vllm_python is None:
             raise ValueError("generation: vllm needs the key vllm_python")
+        if self.generation == "vllm" and self.isolate_network:
+            raise ValueError(
+                "generation: vllm speaks with itself by the network, which isolate_network takes away"
+            )
         return self
 
 

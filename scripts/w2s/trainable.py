@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer as transformers sees it; the trainers take pad and end tokens from it, and tokenise nothing."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def copy_tokenizer(source: Path) -> Callable[[Path], object]:

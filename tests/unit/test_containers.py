@@ -127,6 +127,7 @@ def checkout(tmp_path: Path) -> Path:
     tools.mkdir()
     (tools / "apptainer").write_text(
         '#!/usr/bin/env bash\nif [ "$1" = inspect ]; then sed -n "s/^RECIPE=/w2s.recipe: /p" "${@: -1}"; exit; fi\n'
+        'if [ "$1" = exec ]; then printf "debian\\nbash 5.2-2+b1 amd64\\n"; exit; fi\n'
         '[ -z "${BROKEN:-}" ] || { echo the reason; exit 1; }\n'
         'printf "%s\\n" "$@" > "${@: -2:1}"; lock=$(printf "%s\\n" "$@" | sed -n "s/^LOCK=//p"); echo "$lock: as locked"\n'
     )

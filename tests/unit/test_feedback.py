@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import score_responses
 import torch
+from remade import remade
 from tiny import as_artifact, example_rows
 from w2s import feedback, labelling
 from w2s.artifact import load
@@ -178,7 +179,7 @@ def test_scores_must_have_both_responses_and_be_finite(tmp_path):
     def artifact(name: str, content: pd.DataFrame) -> Path:
         manifest = score_artifact(tmp_path / name, {}, "w")
         write_parquet(content, manifest.with_name("scores.parquet"))
-        return manifest
+        return remade(manifest)
 
     with pytest.raises(JoinError, match="without both responses: b"):
         labelling.read_scores(artifact("short", table.iloc[:3]))

@@ -10,6 +10,7 @@ import filter_examples
 import pandas as pd
 import pytest
 from raw_data import import_rows, transcript
+from remade import remade
 from w2s.artifact import load
 from w2s.encoding import Encoding
 from w2s.errors import DataError, JoinError
@@ -47,6 +48,7 @@ def rewrite(manifest: Path, name: str, change: Callable[[pd.DataFrame], pd.DataF
     """Alter a table inside an artifact, as a careless hand would."""
     path = manifest.parent / name
     write_parquet(change(pd.read_parquet(path)), path)
+    remade(manifest)
 
 
 def test_each_row_is_counted_under_the_first_reason(imported: Path, tiny_tokenizer: Path) -> None:

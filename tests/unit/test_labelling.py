@@ -12,6 +12,7 @@ import label_examples
 import numpy as np
 import pandas as pd
 import pytest
+from remade import remade
 from tiny import as_artifact, example_rows, write_label_file
 from w2s import labelling
 from w2s.artifact import Artifact, load
@@ -260,6 +261,7 @@ def test_an_example_asked_twice_in_one_order_is_refused(label: Callable[..., Pat
     manifest = replies(tmp_path / "replies", dict.fromkeys(IDS, (0, 1)))
     path = manifest.with_name("preferences.parquet")
     write_parquet(pd.read_parquet(path).assign(order=0), path)
+    remade(manifest)
     with pytest.raises(JoinError, match="asked twice in one order"):
         labelling.read_preferences(manifest)
 

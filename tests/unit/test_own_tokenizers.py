@@ -13,6 +13,7 @@ import pytest
 import reward_responses
 import score_similarity
 import torch
+from remade import remade
 from tiny import PAIRS, TEXTS, as_artifact, train_bpe
 from tokenizers import (
     Regex,
@@ -143,7 +144,7 @@ def bert(folder: Path, head: str = "BertModel", **declared: object) -> Path:
 
 def imported(fetched: Path, folder: Path, *words: object) -> Artifact:
     manifest = folder / "manifest.json"
-    import_model.main([*map(str, ["--source", fetched, "--output", manifest, *words])])
+    import_model.main([*map(str, ["--source", remade(fetched), "--output", manifest, *words])])
     return load(manifest)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import plot_drops
 import pytest
 from PIL import Image
+from remade import remade
 from synthetic_tables import make_filtered
 from w2s.errors import DataError
 
@@ -49,5 +50,6 @@ def test_rows_that_do_not_add_up_are_refused(tmp_path):
     filtered = make_filtered(tmp_path / "hh", DROPS, {"helpful": 79, "harmless": 95})
     path = filtered.with_name("drops.csv")
     path.write_text(path.read_text().replace("too_long,20", "too_long,19"))
+    remade(filtered)
     with pytest.raises(DataError, match="200 rows in, but 199"):
         plot(filtered, tmp_path)

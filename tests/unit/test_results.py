@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from remade import remade
 from synthetic_tables import (
     WORLDS,
     comparisons_table,
@@ -54,6 +55,7 @@ def test_what_may_be_unknown_may_be_empty(tmp_path):
 def test_a_table_that_is_not_text_is_refused(tmp_path):
     tables = make_tables(tmp_path)
     (tables.parent / "costs.csv").write_bytes(b"\xff\xfe\x00broken")
+    remade(tables)
     with pytest.raises(DataError, match="not a readable table"):
         results.read_result(tables, "costs.csv")
     with pytest.raises(ArtifactError, match="no file"):
