@@ -11,7 +11,7 @@ then not ln 2.
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,19 @@ import torch
 
 from w2s import compat  # noqa: F401  (before transformers)
 from w2s.artifact import MANIFEST, file_digest, load
+from w2s.cli import memory_outcome
 from w2s.encoding import FILES as TOKENIZER_FILES
 from w2s.errors import ArtifactError, ConfigError, EnvironmentProblem
+from w2s.strict_json import read_object
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONFIG = "config.json"
+SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+# A weight of a numbered layer: whatever else is left over in a file (heads, buffers), such a one is a part of the model.
+_LAYER = re.compile(r".*\.\d+\..*weight")
 
 
 def device(name: str = "auto") -> torch.device:
@@ -112,15 +117,33 @@ def _load(
         raise ArtifactError("no safetensors weights", where=folder, instead="a folder made by import_model")
     if not keep_dropout:
         silence_dropout(config)
-    model, info = kind.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype(precision),
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    safetensors_files(folder)
+    kept = dtype(precision)
+    try:
+        model, info = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=kept,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # header, shape, type and index errors have no common base
+        if memory_outcome(error) is not None:
+            raise
+        raise ArtifactError(
+            f"the model cannot be loaded ({first_line(error)})",
+            where=folder,
+            instead="weights and configuration of one model, imported again",
+        ) from error
+    extra_layers = sorted(filter(_LAYER.fullmatch, info["unexpected_keys"]))
+    if extra_layers:
+        raise ArtifactError(
+            f"{len(extra_layers)} weights of the file have no place in the model: {', '.join(extra_layers[:3])}",
+            where=folder / CONFIG,
+            instead="the configuration that belongs to the weights",
+        )
     missing = sorted(info["missing_keys"])
     if missing and not new_head:
         raise ArtifactError(
@@ -142,10 +165,7 @@ def read_config(folder: Path, **changes: Any) -> PretrainedConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise ArtifactError(f"no {CONFIG}", where=folder, instead="a model folder in the hub's format")
-    try:
-        declared = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"not valid JSON ({error})", where=path) from error
+    declared = read_object(path)
     if "auto_map" in declared:
         raise ArtifactError(
             "the model wants code from its own repository, which is never run here",
@@ -154,8 +174,37 @@ def read_config(folder: Path, **changes: Any) -> PretrainedConfig:
         )
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changes)
-    except ValueError as error:
-        raise ArtifactError(f"transformers does not know this model ({error})", where=path) from error
+    except Exception as error:  # each architecture checks its settings in its own way
+        raise ArtifactError(
+            f"transformers does not know this model ({first_line(error)})", where=path
+        ) from error
+
+
+def safetensors_files(source: Path) -> list[str]:
+    """Names of the safetensors files of a model, by its index if it has one; empty if there are none.
+
+    Raises:
+        ArtifactError: the index is not readable, or names what is no file beside it.
+    """
+    index = source / SAFETENSORS_INDEX
+    if not index.is_file():
+        return [SAFETENSORS] if (source / SAFETENSORS).is_file() else []
+    weights = read_object(index).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise ArtifactError("not an index of weights: no weight_map", where=index)
+    for name in weights.values():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ArtifactError(
+                f"the index names {name!r:.80}, no safetensors file beside it", where=index, instead="its name alone"
+            )
+        if not (source / name).is_file():
+            raise ArtifactError(f"the index names {name!r}, which is not there", where=index)
+    return sorted(set(weights.values()))
+
+
+def first_line(error: Exception) -> str:
+    """What a library says is wrong, as part of a message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def silence_dropout(config: PretrainedConfig) -> list[str]:
