@@ -359,6 +359,9 @@ def _feedback_problem(config: Config, name: str, entry: Feedback) -> tuple[str, 
             return key, f"policy {entry.policy!r} needs the keys {', '.join(wanted)}", "add it"
         if key not in wanted and getattr(entry, key):
             return key, f"policy {entry.policy!r} takes no {key}", "leave it out"
+    if entry.teacher in config.models and config.models[entry.teacher].reward is not None:
+        what = f"{entry.teacher!r} is a reward model: it has learnt from labels of the examples that it is to label"
+        return "teacher", what, "a language model, which the workflow trains on D_l alone"
     if policy.takes == "labels" and name in _ancestors(config, name):
         return "of", f"feedback {name!r} begins with itself", "a feedback that needs no other, in the end"
     return _recipe_or_option_problem(config, entry, policy)

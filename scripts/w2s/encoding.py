@@ -89,7 +89,11 @@ class Encoding:
         for key in ("bos_id", "eos_id", "pad_id", "positions"):
             value = declared.get(key)
             if value is not None and (type(value) is not int or not 0 <= value <= _NO_LIMIT):
-                raise DataError(f"{value!r:.40} is no such number", where=f"{path}, key {key}", instead="a number from 0 on")
+                raise DataError(
+                    f"{value!r:.40} is no such number",
+                    where=f"{path}, key {key}",
+                    instead="a number from 0 on",
+                )
         if declared.get("eos_id") is None:
             raise DataError("tokenizer without end-of-sequence token", where=path, instead='"eos_id": its id')
         if declared.get("pad_id") is None:

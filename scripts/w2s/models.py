@@ -195,7 +195,9 @@ def safetensors_files(source: Path) -> list[str]:
     for name in weights.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise ArtifactError(
-                f"the index names {name!r:.80}, no safetensors file beside it", where=index, instead="its name alone"
+                f"the index names {name!r:.80}, no safetensors file beside it",
+                where=index,
+                instead="its name alone",
             )
         if not (source / name).is_file():
             raise ArtifactError(f"the index names {name!r}, which is not there", where=index)

@@ -18,7 +18,21 @@ from w2s.errors import W2SError
 
 # What stands in a text where nobody expects it.
 ODD_TEXTS = (
-    *("", " ", "\ufeff", "\x00", "\u2028", "a\r\nb", "é", "\U0001f600", "nan", "null", "../x", "/", "a" * 5000),
+    *(
+        "",
+        " ",
+        "\ufeff",
+        "\x00",
+        "\u2028",
+        "a\r\nb",
+        "é",
+        "\U0001f600",
+        "nan",
+        "null",
+        "../x",
+        "/",
+        "a" * 5000,
+    ),
     "\ud800",  # half of a surrogate pair
 )
 odd_texts = st.sampled_from(ODD_TEXTS) | st.text(max_size=8)
@@ -28,11 +42,18 @@ odd_numbers = st.sampled_from(
 scalars = st.none() | st.booleans() | odd_numbers | odd_texts
 #: Any JSON value, and the two that JSON has not but Python's reader takes.
 anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd_texts, inner, max_size=3), max_leaves=6
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd_texts, inner, max_size=3),
+    max_leaves=6,
 )
 
 
-def tried(record: Callable[[str, object], None], values: st.SearchStrategy[Any], most: int, check: Callable[[Any], object]) -> None:
+def tried(
+    record: Callable[[str, object], None],
+    values: st.SearchStrategy[Any],
+    most: int,
+    check: Callable[[Any], object],
+) -> None:
     """Call ``check`` with up to ``most`` of ``values``, and record the number as this test's cases.
 
     Args:
@@ -88,7 +109,9 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
         "empty": lambda: b"",
         "cut": lambda: content[:at],
         "headless": lambda: content[at + 1 :],
-        "overwritten": lambda: content[:at] + draw(st.binary(min_size=length, max_size=length)) + content[at + length :],
+        "overwritten": lambda: (
+            content[:at] + draw(st.binary(min_size=length, max_size=length)) + content[at + length :]
+        ),
         "zeroed": lambda: content[:at] + bytes(length) + content[at + length :],
         "hole": lambda: content[:at] + content[at + length :],
         "noise": lambda: draw(st.binary(min_size=1, max_size=200)),

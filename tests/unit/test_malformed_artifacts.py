@@ -19,13 +19,22 @@ from w2s.tables import read_parquet, write_parquet
 Record = Callable[[str, object], None]
 
 
+@pytest.fixture(autouse=True)
+def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of artifacts are made here; each would ask git for the commit."""
+    monkeypatch.setattr("w2s.artifact.git_state", lambda: None)
+
+
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     """An artifact with a parent; beside it a file that it does not own."""
     (tmp_path / "elsewhere.txt").write_text("not of the artifact\n")
     parent = as_artifact(tmp_path / "parent", lambda folder: (folder / "a.txt").write_text("a\n"))
     with Artifact.create(
-        tmp_path / "child" / MANIFEST, spec={"part": "x"}, parents={"one": parent, "many": [parent]}, script=__file__
+        tmp_path / "child" / MANIFEST,
+        spec={"part": "x"},
+        parents={"one": parent, "many": [parent]},
+        script=__file__,
     ) as draft:
         draft.path("b.txt").write_text("b\n")
         draft.record(rows=1)
@@ -35,7 +44,11 @@ def manifest(tmp_path: Path) -> Path:
 def used(manifest: Path, folder: Path) -> bool:
     """What stages and tools do with an artifact; True is never None."""
     artifact = load(manifest)
-    assert isinstance(artifact.digest, str) and isinstance(artifact.spec, dict) and isinstance(artifact.facts, dict)
+    assert (
+        isinstance(artifact.digest, str)
+        and isinstance(artifact.spec, dict)
+        and isinstance(artifact.facts, dict)
+    )
     for name in artifact.manifest["files"]:
         assert artifact.path(name).resolve().is_relative_to(artifact.folder.resolve())
     found = ancestry([manifest]).artifacts
@@ -88,10 +101,18 @@ def test_a_record_of_another_form_under_a_seal_that_fits(
             return
         refused_or(lambda: used(manifest, tmp_path / "next"), str(manifest.parent))
 
-    tried(record_property, changed(whole) | st.dictionaries(st.text(max_size=3), anything, max_size=2), 120, check)
+    tried(
+        record_property,
+        changed(whole) | st.dictionaries(st.text(max_size=3), anything, max_size=2),
+        120,
+        check,
+    )
 
 
-@pytest.mark.parametrize("name", ["../elsewhere.txt", "/etc/hostname", "sub/../../elsewhere.txt", "", ".", "sub/", "a//b", "run.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["../elsewhere.txt", "/etc/hostname", "sub/../../elsewhere.txt", "", ".", "sub/", "a//b", "run.json"],
+)
 def test_a_file_beyond_the_folder(manifest: Path, tmp_path: Path, name: str) -> None:
     """A manifest cannot make a stage read, nor verify approve, what is not in its folder."""
     whole = json.loads(manifest.read_text())

@@ -30,7 +30,9 @@ def with_entry(section: str) -> dict[str, Any]:
 def keys_of(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """The paths of all keys in nested mappings."""
     inner = value.items() if isinstance(value, Mapping) else ()
-    return [found for key, below in inner for found in [(*path, str(key)), *keys_of(below, (*path, str(key)))]]
+    return [
+        found for key, below in inner for found in [(*path, str(key)), *keys_of(below, (*path, str(key)))]
+    ]
 
 
 def at(raw: Mapping[str, Any], path: tuple[str, ...]) -> Any:
@@ -55,7 +57,9 @@ def test_a_misspelt_key_is_refused_with_the_right_one(record_property: Record, s
     """In each section, at each depth where the schema knows the keys."""
     raw = with_entry(section)
     free = {key for _, key in free_names()}
-    paths = [path for path in keys_of(raw[section]) if len(path) > 1 and len(path[-1]) > 3 and path[-1] not in free]
+    paths = [
+        path for path in keys_of(raw[section]) if len(path) > 1 and len(path[-1]) > 3 and path[-1] not in free
+    ]
     flat = section in ("runtime", "cluster")
     paths = [path for path in keys_of(raw[section]) if len(path[-1]) > 3] if flat else paths
     known = set(schema_keys())
@@ -74,7 +78,9 @@ def test_a_misspelt_key_is_refused_with_the_right_one(record_property: Record, s
 
 def free_names() -> set[tuple[str, str]]:
     """(section, name) of all entries: names that the user chooses, among which a wrong one is a new one."""
-    return {(section, name) for raw in WHOLE.values() for section in SECTIONS for name in raw.get(section) or {}}
+    return {
+        (section, name) for raw in WHOLE.values() for section in SECTIONS for name in raw.get(section) or {}
+    }
 
 
 def schema_keys() -> list[str]:

@@ -78,7 +78,9 @@ def test_damaged_weights(folder: Path, record_property: Record) -> None:
         elif content[:header] == whole[:header]:
             assert later
 
-    sizes = st.sampled_from([0, 1, 2**31, 2**40, 2**63, 2**64 - 1]).map(lambda size: struct.pack("<Q", size) + whole[8:])
+    sizes = st.sampled_from([0, 1, 2**31, 2**40, 2**63, 2**64 - 1]).map(
+        lambda size: struct.pack("<Q", size) + whole[8:]
+    )
     cuts = st.integers(0, len(whole) - 1).map(lambda at: whole[:at])
     header_damage = damaged(whole[:header]).map(lambda start: start + whole[header:])
     tried(record_property, sizes | cuts | header_damage | damaged(whole), 60, check)

@@ -22,9 +22,41 @@ from w2s.judgements import order_wins, vote_shares
 from w2s.tables import write_parquet
 
 Record = Callable[[str, object], None]
-PIECES = ["7", "10", "11", "0", "1", "2", "3", "7.5", "[1]", "[0]", "[0.5]", "[10]", "[11]", " ", "\n", "\r\n", "\t", "\u00a0", "٣", "-1", "x"]
+
+
+@pytest.fixture(autouse=True)
+def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of artifacts are made here; each would ask git for the commit."""
+    monkeypatch.setattr("w2s.artifact.git_state", lambda: None)
+
+
+PIECES = [
+    "7",
+    "10",
+    "11",
+    "0",
+    "1",
+    "2",
+    "3",
+    "7.5",
+    "[1]",
+    "[0]",
+    "[0.5]",
+    "[10]",
+    "[11]",
+    " ",
+    "\n",
+    "\r\n",
+    "\t",
+    "\u00a0",
+    "٣",
+    "-1",
+    "x",
+]
 replies = st.lists(st.sampled_from(PIECES), max_size=6).map("".join) | odd_texts
-ENDS = st.sampled_from(["stop", "length", "content_filter", "refusal", "tool_calls", "function_call", "", "eos"])
+ENDS = st.sampled_from(
+    ["stop", "length", "content_filter", "refusal", "tool_calls", "function_call", "", "eos"]
+)
 # Form -> whether a value is one that was asked for.
 SOUND: dict[str, Callable[[Any], bool]] = {
     "scores": lambda value: len(value) == 2 and all(1 <= score <= 10 for score in value),
@@ -96,7 +128,12 @@ def test_a_body_of_another_form(judge: tuple[Server, Judge], record_property: Re
 
 def test_a_damaged_body(judge: tuple[Server, Judge], record_property: Record) -> None:
     whole = json.dumps(completion("7 4\nBecause.")).encode()
-    tried(record_property, damaged(whole).map(lambda content: content.decode("latin-1")), 60, lambda text: ask(judge, text))
+    tried(
+        record_property,
+        damaged(whole).map(lambda content: content.decode("latin-1")),
+        60,
+        lambda text: ask(judge, text),
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +148,9 @@ def test_a_damaged_body(judge: tuple[Server, Judge], record_property: Record) ->
         ({"message": {"content": "7"}, "finish_reason": "length"}, "cut off"),
     ],
 )  # fmt: skip
-def test_replies_of_the_protocol_that_say_nothing(judge: tuple[Server, Judge], changes: dict, status: str) -> None:
+def test_replies_of_the_protocol_that_say_nothing(
+    judge: tuple[Server, Judge], changes: dict, status: str
+) -> None:
     found = ask(judge, json.dumps(completion("7 4", **changes)))
     assert isinstance(found, Answer) and found.value is None and status in found.status
 
@@ -149,7 +188,13 @@ def test_conversations_of_another_form(record_property: Record, read: Callable[[
 
 
 ANSWERS = pd.DataFrame(
-    {"id": ["a", "b"], "question": ["Why?", "How?"], "answer": ["So.", ""], "tokens": [2, 0], "finished": ["eos", "refused"]}
+    {
+        "id": ["a", "b"],
+        "question": ["Why?", "How?"],
+        "answer": ["So.", ""],
+        "tokens": [2, 0],
+        "finished": ["eos", "refused"],
+    }
 )
 QUESTIONS = pd.DataFrame({"id": ["a", "b"], "question": ["Why?", "How?"], "reference": [None, "So."]})
 
@@ -184,6 +229,7 @@ def stored(folder: Path, name: str, table: pd.DataFrame) -> Path | None:
 
 def test_answers_of_another_form(tmp_path: Path, record_property: Record) -> None:
     """A row of answers is one of the questions, with a text and an end, or the table is refused."""
+
     def check(table: pd.DataFrame) -> None:
         manifest = stored(tmp_path / "answers", "answers.parquet", table)
         if manifest is None:
@@ -206,16 +252,25 @@ def test_questions_of_another_form(tmp_path: Path, record_property: Record) -> N
 
 
 RATINGS = pd.DataFrame(
-    {"id": ["a", "a", "b", "b"], "sample": [0, 1, 0, 1], "first": [1.0, 2.0, float("nan"), 4.0], "second": [float("nan")] * 4}
+    {
+        "id": ["a", "a", "b", "b"],
+        "sample": [0, 1, 0, 1],
+        "first": [1.0, 2.0, float("nan"), 4.0],
+        "second": [float("nan")] * 4,
+    }
 )
 
 
 def test_ratings_of_another_form(record_property: Record) -> None:
     """Each id keeps a row, whatever samples are left; no sample counts twice."""
+
     def check(table: pd.DataFrame) -> None:
         found = refused_or(lambda: ratings.item_scores(table), "")
         if found is not None:
-            assert set(found["id"]) == set(table["id"]) and found["samples"].sum() == table["first"].notna().sum()
+            assert (
+                set(found["id"]) == set(table["id"])
+                and found["samples"].sum() == table["first"].notna().sum()
+            )
 
     numbers = st.sampled_from([float("nan"), 0.0, 5.0, 10.0])
     rows = st.tuples(st.sampled_from("ab"), st.integers(0, 2), numbers, numbers)
@@ -223,7 +278,9 @@ def test_ratings_of_another_form(record_property: Record) -> None:
     tried(record_property, tables, 80, check)
 
 
-PREFERENCES = pd.DataFrame({"id": ["a", "a", "b", "b"], "order": [0, 1, 0, 1], "preferred": [0.0, 1.0, float("nan"), 1.0]})
+PREFERENCES = pd.DataFrame(
+    {"id": ["a", "a", "b", "b"], "order": [0, 1, 0, 1], "preferred": [0.0, 1.0, float("nan"), 1.0]}
+)
 
 
 def test_preferences_of_another_form(tmp_path: Path, record_property: Record) -> None:
@@ -235,7 +292,10 @@ def test_preferences_of_another_form(tmp_path: Path, record_property: Record) ->
         if manifest is None:
             return
         found = refused_or(
-            lambda: labelling.checked(labelling.from_preferences(ids, labelling.read_preferences(manifest), "second"), ids, "x"), ""
+            lambda: labelling.checked(
+                labelling.from_preferences(ids, labelling.read_preferences(manifest), "second"), ids, "x"
+            ),
+            "",
         )
         if found is not None:
             assert sorted([*found.table["id"], *found.dropped["id"]]) == ["a", "b"]
@@ -249,7 +309,9 @@ def test_comparisons_and_votes_of_another_form(record_property: Record) -> None:
     rows = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1), numbers, numbers), max_size=6)
 
     def check(found: list[tuple[str, int, float, float]]) -> None:
-        table = pd.DataFrame(found, columns=["id", "order", "score_left", "score_right"]).astype({"score_left": float, "score_right": float})
+        table = pd.DataFrame(found, columns=["id", "order", "score_left", "score_right"]).astype(
+            {"score_left": float, "score_right": float}
+        )
         wins = refused_or(lambda: order_wins(table), "occur twice")
         if wins is not None:
             assert len(wins) == (table["score_left"] + table["score_right"]).notna().sum()
@@ -257,4 +319,3 @@ def test_comparisons_and_votes_of_another_form(record_property: Record) -> None:
         assert len(shares) + unread == table["id"].nunique()
 
     tried(record_property, rows, 80, check)
-

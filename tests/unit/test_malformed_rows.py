@@ -24,6 +24,14 @@ from w2s.readers import read_rows
 from w2s.tables import read_examples, read_labels
 
 Record = Callable[[str, object], None]
+
+
+@pytest.fixture(autouse=True)
+def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of artifacts are made here; each would ask git for the commit."""
+    monkeypatch.setattr("w2s.artifact.git_state", lambda: None)
+
+
 MESSAGES = [{"role": "user", "content": "Hi"}]
 GOOD = {
     "hh": {"chosen": transcript("q", "good"), "rejected": transcript("q", "bad")},
@@ -75,7 +83,9 @@ def content_of(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
-def test_a_damaged_file_is_refused_or_read_row_by_row(tmp_path: Path, record_property: Record, kind: str) -> None:
+def test_a_damaged_file_is_refused_or_read_row_by_row(
+    tmp_path: Path, record_property: Record, kind: str
+) -> None:
     """Damage that leaves rows whole (a cut at a line's end) may pass: the digest of the fetch is what tells it."""
     path = tmp_path / f"rows.{kind}"
 
@@ -102,7 +112,9 @@ def test_a_row_of_another_form_is_named_by_its_line(
                 pd.DataFrame([good, row]).to_parquet(path, index=False)
             except Exception:  # such a row cannot be in a parquet file
                 return
-        found = refused_or(lambda: list(adapters.read_pairs(name, [entry(path.name)], {"raw": tmp_path})), path.name)
+        found = refused_or(
+            lambda: list(adapters.read_pairs(name, [entry(path.name)], {"raw": tmp_path})), path.name
+        )
         assert found is None or len(found) == 2
 
     rows = st.one_of(*(changed(row) for row in [good, *MORE.get(name, [])]))
@@ -110,7 +122,9 @@ def test_a_row_of_another_form_is_named_by_its_line(
 
 
 @pytest.mark.parametrize("name", sorted(QUESTIONS))
-def test_a_row_that_is_no_question_is_named_by_its_line(tmp_path: Path, record_property: Record, name: str) -> None:
+def test_a_row_that_is_no_question_is_named_by_its_line(
+    tmp_path: Path, record_property: Record, name: str
+) -> None:
     path = tmp_path / "rows.jsonl"
 
     def check(row: Any) -> None:
@@ -140,9 +154,34 @@ def test_lines_of_every_kind(tmp_path: Path, record_property: Record) -> None:
     path = tmp_path / "rows.jsonl"
     line = st.sampled_from(
         [
-            *(b"", b"   ", b"\r", b"{}", b"[]", b"null", b"NaN", b'"a"', b"{", b"{'a': 1}", b'{"a": 1,}', b"\xff\xfe"),
-            *(b'{"a": NaN}', b'{"a": 1e999}', b'{"a": ' + b"9" * 5000 + b"}", b"[" * 100_000, b'{"a":' * 5000),
-            *(b'{"a": 1, "a": 2}', b'\xef\xbb\xbf{"a": 1}', b'{"a": "\\ud800"}', b'{"a": 1}\r', b'{"a": 1} {"a": 2}'),
+            *(
+                b"",
+                b"   ",
+                b"\r",
+                b"{}",
+                b"[]",
+                b"null",
+                b"NaN",
+                b'"a"',
+                b"{",
+                b"{'a': 1}",
+                b'{"a": 1,}',
+                b"\xff\xfe",
+            ),
+            *(
+                b'{"a": NaN}',
+                b'{"a": 1e999}',
+                b'{"a": ' + b"9" * 5000 + b"}",
+                b"[" * 100_000,
+                b'{"a":' * 5000,
+            ),
+            *(
+                b'{"a": 1, "a": 2}',
+                b'\xef\xbb\xbf{"a": 1}',
+                b'{"a": "\\ud800"}',
+                b'{"a": 1}\r',
+                b'{"a": 1} {"a": 2}',
+            ),
         ]
     )
 
@@ -168,7 +207,8 @@ good_tldr = st.builds(
 )
 article = st.just({"info": {"article": "news"}, "summaries": [{"text": "one"}, {"text": "two"}], "choice": 0})
 undecided = st.builds(
-    lambda prompt: {"prompt": prompt, "response": "one", "reference": "two", "judge_preferred": None}, st.text("ab", max_size=2)
+    lambda prompt: {"prompt": prompt, "response": "one", "reference": "two", "judge_preferred": None},
+    st.text("ab", max_size=2),
 )
 unreadable = changed({"prompt": "p", "response": "one", "reference": "two", "judge_preferred": "ours"})
 
@@ -220,7 +260,12 @@ def test_no_question_of_a_mixture_is_lost_or_counted_twice(tmp_path: Path, recor
         assert len(kept) == len(set(texts) - {""})
         assert drops["empty"] == texts.count("")
 
-    tried(record_property, st.lists(good | no_result | changed(QUESTIONS["gsm8k"]), min_size=1, max_size=10), 50, check)
+    tried(
+        record_property,
+        st.lists(good | no_result | changed(QUESTIONS["gsm8k"]), min_size=1, max_size=10),
+        50,
+        check,
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,7 +283,9 @@ def test_no_question_of_a_mixture_is_lost_or_counted_twice(tmp_path: Path, recor
     ],
 )  # fmt: skip
 def test_files_that_are_none_of_the_source(tmp_path: Path, files: list[Any]) -> None:
-    manifest = as_artifact(tmp_path / "raw", lambda folder: write_json_lines(folder / "rows.jsonl", hh_rows(2)))
+    manifest = as_artifact(
+        tmp_path / "raw", lambda folder: write_json_lines(folder / "rows.jsonl", hh_rows(2))
+    )
     words = ["--sources", manifest, "--output", tmp_path / "out" / "manifest.json", "--adapter", "hh"]
     message = refusal(lambda: import_examples.main([*map(str, words), "--files", json.dumps(files)]))
     assert "entry 0" in message or "manifest.json" in message

@@ -30,7 +30,9 @@ def test_printed_values_of_another_form(tmp_path: Path, record_property: Record,
     """A cell, a row, a header: read, or refused by row and column. No number is made of what is none."""
     rows = list(csv.reader(io.StringIO((PUBLISHED / name).read_text(encoding="utf-8"))))[:6]
     path = tmp_path / name
-    cell = odd_texts.filter(lambda text: "\ud800" not in text and "\x00" not in text) | st.sampled_from(["1e999", "-inf", "1,5", "١", "0x10", "1_000"])
+    cell = odd_texts.filter(lambda text: "\ud800" not in text and "\x00" not in text) | st.sampled_from(
+        ["1e999", "-inf", "1,5", "١", "0x10", "1_000"]
+    )
 
     def check(change: tuple[int, int, str]) -> None:
         spoilt = [list(row) for row in rows]
@@ -92,7 +94,9 @@ def test_images_of_another_form(tmp_path: Path, record_property: Record) -> None
     tried(record_property, changed(whole) | anything, 80, check)
 
 
-def test_gpu_lists_of_another_form(monkeypatch: pytest.MonkeyPatch, record_property: Record, tmp_path: Path) -> None:
+def test_gpu_lists_of_another_form(
+    monkeypatch: pytest.MonkeyPatch, record_property: Record, tmp_path: Path
+) -> None:
     """As many devices as were asked for, each once, or a refusal that shows the list."""
     monkeypatch.setenv("W2S_GPU_LOCKS", str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
@@ -107,11 +111,15 @@ def test_gpu_lists_of_another_form(monkeypatch: pytest.MonkeyPatch, record_prope
         found = refused_or(two, gpus.VISIBLE)
         assert found is None or len(set(found)) == 2
 
-    words = st.sampled_from(["0", "1", "-1", "", " 2 ", "GPU-1a", "MIG-x/1", "0", "a b", "../x", "é", "99999999999999999999"])
+    words = st.sampled_from(
+        ["0", "1", "-1", "", " 2 ", "GPU-1a", "MIG-x/1", "0", "a b", "../x", "é", "99999999999999999999"]
+    )
     tried(record_property, st.lists(words, max_size=4).map(",".join), 80, check)
 
 
-def test_wordings_of_another_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record) -> None:
+def test_wordings_of_another_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
     name = "compare-1"
     whole = (wordings.FOLDER / f"{name}.txt").read_bytes()
     digest = "2f9894a3f907d86a05225b1ad06076a39ca71610fc4dd72ec2130fb12cc634f4"
@@ -126,7 +134,15 @@ def test_wordings_of_another_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_judge_settings_of_another_form(record_property: Record) -> None:
-    whole = {"model": "judge", "temperature": 0.5, "top_p": 1.0, "max_tokens": 10, "limit": "max_tokens", "seed": 1, "extra": {}}
+    whole = {
+        "model": "judge",
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "max_tokens": 10,
+        "limit": "max_tokens",
+        "seed": 1,
+        "extra": {},
+    }
     world = {"world": {"pairs": 3}, "noise": 0.1}
 
     def check(content: Any) -> None:
@@ -136,14 +152,18 @@ def test_judge_settings_of_another_form(record_property: Record) -> None:
     tried(record_property, changed(whole) | changed(world) | anything, 80, check)
 
 
-def test_numbers_and_json_on_the_command_line(record_property: Record, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_and_json_on_the_command_line(
+    record_property: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
     """argparse turns each into a usage error with the flag's name, exit code 2."""
     parser = cli.StageParser("")
     parser.spec("--share", type=cli.share, default=0.5)
     parser.spec("--number", type=cli.positive_int, default=1)
     parser.spec("--object", type=cli.json_object, default={})
     parser.spec("--array", type=cli.json_array, default=[])
-    texts = odd_texts | st.sampled_from(["1/0", "0/0", "1/2/3", "nan", "inf", "1e400", "9" * 5000, "[" * 5000, "{}", "[]", "1"])
+    texts = odd_texts | st.sampled_from(
+        ["1/0", "0/0", "1/2/3", "nan", "inf", "1e400", "9" * 5000, "[" * 5000, "{}", "[]", "1"]
+    )
 
     def check(given: tuple[str, str]) -> None:
         try:
@@ -154,7 +174,9 @@ def test_numbers_and_json_on_the_command_line(record_property: Record, capsys: p
             assert 0 <= args.share <= 1 and args.number >= 1
             assert isinstance(args.object, dict) and isinstance(args.array, list)
 
-    tried(record_property, st.tuples(st.sampled_from(["share", "number", "object", "array"]), texts), 100, check)
+    tried(
+        record_property, st.tuples(st.sampled_from(["share", "number", "object", "array"]), texts), 100, check
+    )
 
 
 def test_a_setting_of_a_printed_value_that_cannot_be_read(tmp_path: Path) -> None:
@@ -164,7 +186,9 @@ def test_a_setting_of_a_printed_value_that_cannot_be_read(tmp_path: Path) -> Non
 def test_origins_of_another_form(record_property: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SET", "folder")
     monkeypatch.delenv("UNSET", raising=False)
-    pieces = st.lists(st.sampled_from(["${SET}", "${UNSET}", "$SET", "/", "a", "${", "}", "$"]), max_size=5).map("".join)
+    pieces = st.lists(
+        st.sampled_from(["${SET}", "${UNSET}", "$SET", "/", "a", "${", "}", "$"]), max_size=5
+    ).map("".join)
 
     def check(origin: str) -> None:
         found = refused_or(lambda: expand_origin(origin, "name"), "sources.name.origin")
