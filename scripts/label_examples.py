@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import argparse
 
     import pandas as pd
-
     from w2s.feedback import Request
 
 

@@ -120,7 +120,6 @@ def test_a_file_beyond_the_folder(manifest: Path, tmp_path: Path, name: str) -> 
     manifest.write_text(json.dumps(sealed(whole)), encoding="utf-8")
     refusal(lambda: load(manifest).path(name), str(manifest.parent))
     refusal(lambda: verify(manifest), str(manifest.parent))
-    assert used is not None
 
 
 TABLE = pd.DataFrame({"id": ["a", "b"], "label": [0, 1]})

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import strategies as st
 from raw_data import entry, hh_rows, transcript
-from strategies import anything, changed, damaged, odd_texts, refusal, refused_or, tried, write_json_lines
+from strategies import anything, changed, damaged, refusal, refused_or, tried, write_json_lines
 from tiny import as_artifact
 from w2s import adapters, question_adapters
 from w2s.artifact import load

@@ -17,8 +17,6 @@ from w2s import cli, gpus, images, wordings
 from w2s.claims import read_claims
 from w2s.config import expand_origin
 from w2s.endpoints import Settings
-from w2s.errors import W2SError
-from w2s.published import published_item
 from w2s.results import read_published
 
 Record = Callable[[str, object], None]
@@ -177,10 +175,6 @@ def test_numbers_and_json_on_the_command_line(
     tried(
         record_property, st.tuples(st.sampled_from(["share", "number", "object", "array"]), texts), 100, check
     )
-
-
-def test_a_setting_of_a_printed_value_that_cannot_be_read(tmp_path: Path) -> None:
-    assert issubclass(W2SError, Exception) and published_item is not None
 
 
 def test_origins_of_another_form(record_property: Record, monkeypatch: pytest.MonkeyPatch) -> None:
