@@ -177,3 +177,18 @@ def test_a_damaged_preset(tmp_path: Path, record_property: Record) -> None:
             refused_or(lambda: load_config({**WHOLE["demo-paper-a"], **overlay}, [BASE, path]), "where:")
 
     tried(record_property, damaged(whole), 60, check)
+
+
+def test_a_reward_model_is_no_teacher() -> None:
+    """It has learnt from labels of the whole train side, of what it would label too."""
+    raw = copy.deepcopy(WHOLE["demo-paper-a"])
+    gold = next(name for name, entry in raw["models"].items() if entry.get("reward"))
+    taught = [name for name, entry in raw["feedback"].items() if entry.get("teacher")]
+    assert len(taught) > 1
+    for name in taught:
+        feedback = {**raw["feedback"], name: {**raw["feedback"][name], "teacher": gold}}
+        refusal(
+            lambda: load_config({**raw, "feedback": feedback}),  # noqa: B023
+            f"feedback.{name}.teacher",
+            "learnt from labels",
+        )  # noqa: B023
