@@ -31,6 +31,7 @@ from w2s.artifact import Artifact, load
 from w2s.drops import balance, drop_table
 from w2s.encoding import Encoding
 from w2s.errors import DataError
+from w2s.example_ids import check_ids
 from w2s.tables import (
     LABEL_COLUMNS,
     check_labels,
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     examples = read_examples(args.examples)
+    check_ids(examples, args.examples)
     labels = read_companions(args.examples, examples)
     lengths = count_tokens(examples, Encoding.load(load(args.tokenizer).folder))
     applies = judge(examples, lengths, args.max_tokens)

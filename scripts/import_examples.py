@@ -22,13 +22,10 @@ it is also counted in the fact ``duplicates_with_other_label``. Rows that cannot
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s import adapters, cli
@@ -36,6 +33,7 @@ from w2s.adapters import Dropped, Pair
 from w2s.artifact import Artifact, load
 from w2s.drops import balance, drop_table
 from w2s.errors import ConfigError, DataError
+from w2s.example_ids import content_hash, example_id
 from w2s.tables import EXAMPLE_COLUMNS, LABEL_COLUMNS, write_csv, write_parquet
 
 if TYPE_CHECKING:
@@ -128,14 +126,17 @@ def collect(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Droppe
     """All rows as flat dicts in the order of the files, and the rows that the adapter dropped."""
     if args.adapter == WORLD:
         return [flatten(pair) for pair in adapters.world_pairs(args.world)], []
-    sources: dict[str, Path] = {}
+    sources: dict[str, Artifact] = {}
     for manifest in args.sources:
-        folder = load(manifest).folder
-        if folder.resolve().name in sources:
-            raise ConfigError(f"two sources called {folder.resolve().name!r}", where="--sources")
-        sources[folder.resolve().name] = folder
+        source = load(manifest)
+        if source.folder.resolve().name in sources:
+            raise ConfigError(f"two sources called {source.folder.resolve().name!r}", where="--sources")
+        sources[source.folder.resolve().name] = source
+    folders = {name: source.folder for name, source in sources.items()}
+    for entry in adapters.checked_files(args.files, folders):
+        sources[entry["source"]].path(entry["path"])  # what was not fetched with it is no part of the source
     rows, dropped = [], []
-    for found in adapters.read_pairs(args.adapter, args.files, sources):
+    for found in adapters.read_pairs(args.adapter, args.files, folders):
         if isinstance(found, Dropped):
             dropped.append(found)
         else:
@@ -147,11 +148,11 @@ def flatten(pair: Pair) -> dict[str, Any]:
     """One row of the table: sides in the order of their hashes, and the label turned with them."""
     sides = pair.sides
     a, b = (sides.prompt_a, sides.response_a), (sides.prompt_b, sides.response_b)
-    turned = _hash(a) > _hash(b)
+    turned = content_hash(a) > content_hash(b)
     first, second = (b, a) if turned else (a, b)
     rewards = pair.rewards or (math.nan, math.nan)
     return {
-        "id": _hash((*first, *second))[:16],
+        "id": example_id(first, second),
         "prompt": first[0],
         "other_prompt": None if first[0] == second[0] else second[0],
         "response_0": first[1],
@@ -235,11 +236,6 @@ def reward_table(table: pd.DataFrame) -> pd.DataFrame:
     return (
         pd.concat(sides).astype({"response": "int8"}).sort_values(["id", "response"]).reset_index(drop=True)
     )
-
-
-def _hash(parts: tuple[str, ...]) -> str:
-    # JSON keeps the parts apart, whatever characters they hold.
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -203,6 +203,8 @@ def source_files(args: argparse.Namespace) -> list[Path]:
         where = f"--files, entry {number}"
         if not isinstance(entry, dict) or set(entry) != {"source", "path"}:
             raise ConfigError(f"{json.dumps(entry)}", where=where, instead="exactly the keys source and path")
+        if not all(isinstance(value, str) for value in entry.values()):
+            raise ConfigError(f"{json.dumps(entry)}", where=where, instead="two texts")
         if entry["source"] not in sources:
             raise ConfigError(
                 f"unknown source {entry['source']!r}", where=where, instead=f"one of {', '.join(sources)}"

@@ -8,6 +8,10 @@ feedback, ``human`` and ``gold`` the data set alone. margin = r(x, response 1) -
 sigmoid(margin); beta changes margins and probabilities, never a label. Relabelling (other beta, tie rule or policy) is
 arithmetic on files: no forward pass, no torch.
 
+A teacher that has learnt from labels of examples outside D_l that it is to label, or of other answers to their prompts,
+is refused: the records of its trainings are followed back from the scores. Trainings whose records are gone are named in
+the run record (``not_traced``).
+
 inputs:  filtered examples, a split, and what the policy takes
 outputs: labels.parquet: id, label (index of the preferred response), margin, probability (of response 1), source;
     dropped.parquet: id, reason, of the examples that a policy leaves out
@@ -26,6 +30,9 @@ from w2s.errors import ConfigError, DataError
 from w2s.tables import PARTS, read_part, write_parquet
 
 if TYPE_CHECKING:
+    import argparse
+
+    import pandas as pd
     from w2s.feedback import Request
 
 
@@ -57,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from w2s import labelling
     from w2s.feedback import Request, make_labels
+    from w2s.leakage import check_unseen
 
     given = {
         name: at_most_one(getattr(args, name), "--" + name.replace("_", "-"))
@@ -66,6 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if examples.empty:
         raise DataError(f"part {args.part!r} is empty: nothing to label", where=args.split)
     policy, reference, rewards, preferences = given.values()
+    pool = outside_labelled(examples, args)
+    lost = [
+        name for scored in filter(None, (policy, reference, rewards)) for name in check_unseen(scored, pool)
+    ]
     request = Request(
         examples,
         args.examples,
@@ -93,6 +105,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             share_of_label_1=float(labels.table["label"].mean()),
             weights=weights(request),
         )
+        artifact.measure(not_traced=sorted(set(lost)))
+
+
+def outside_labelled(examples: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """The examples that no teacher may have learnt from: those that are not in D_l."""
+    if args.part not in ("labelled", "train"):
+        return examples
+    labelled = read_part(args.examples, args.split, "labelled")
+    return examples[~examples["id"].isin(labelled["id"])]
 
 
 def at_most_one(manifests: Sequence[Path], flag: str) -> Path | None:

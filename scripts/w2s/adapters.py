@@ -21,7 +21,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from w2s.dialogue import ASSISTANT, from_messages, split_transcript
@@ -91,7 +91,7 @@ def read_pairs(
     if adapter not in ADAPTERS:
         raise ConfigError(f"unknown adapter {adapter!r}", instead=f"one of {', '.join([*ADAPTERS, 'world'])}")
     convert = ADAPTERS[adapter]
-    for entry in _checked(files, sources):
+    for entry in checked_files(files, sources):
         path = sources[entry["source"]] / entry["path"]
         for number, row in read_rows(path):
             found = convert(row, f"{path}:{number}")
@@ -259,16 +259,35 @@ def _common_prefix(chosen: str, rejected: str, where: str) -> str:
     return prompt
 
 
-def _checked(files: Sequence[Mapping[str, str]], sources: Mapping[str, Path]) -> Sequence[Mapping[str, str]]:
+def checked_files(
+    files: Sequence[Mapping[str, str]], sources: Mapping[str, Path]
+) -> Sequence[Mapping[str, str]]:
+    """The entries of --files.
+
+    Raises:
+        ConfigError: one is not of the form, or names no file within a source.
+    """
     if not files:
         raise ConfigError(
             "no file to import", where="--files", instead=f"a list of {{{', '.join(FILE_KEYS)}}}"
         )
     for number, entry in enumerate(files):
         where = f"--files, entry {number}"
-        if set(entry) != set(FILE_KEYS):
+        if not isinstance(entry, Mapping) or set(entry) != set(FILE_KEYS):
             raise ConfigError(
-                f"keys {', '.join(sorted(entry))}", where=where, instead=f"exactly {', '.join(FILE_KEYS)}"
+                f"keys {', '.join(sorted(map(str, entry)))}"
+                if isinstance(entry, Mapping)
+                else f"{entry!r:.40}",
+                where=where,
+                instead=f"exactly {', '.join(FILE_KEYS)}",
+            )
+        for key, value in entry.items():
+            if not isinstance(value, str) or not value:
+                raise ConfigError(f"{key} is {value!r:.40}", where=where, instead="a text")
+        path = PurePosixPath(entry["path"])
+        if path.is_absolute() or ".." in path.parts:
+            raise ConfigError(
+                f"path {entry['path']!r} leads out of the source", where=where, instead="a file of the source"
             )
         if entry["split"] not in SPLITS:
             raise ConfigError(f"split {entry['split']!r}", where=where, instead=f"one of {', '.join(SPLITS)}")

@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from w2s import interruption
+from w2s import interruption, records
 from w2s.errors import ArtifactError, EnvironmentProblem
 from w2s.fingerprint import digests, fingerprint
 
@@ -212,18 +212,23 @@ def load(manifest_path: Path) -> Artifact:
     """Open an artifact by its manifest.
 
     Raises:
-        ArtifactError: the manifest or the run record is missing, not readable or was edited.
+        ArtifactError: the manifest or the run record is missing, not readable, of another form or was edited.
     """
-    return Artifact(manifest_path, _read_record(manifest_path), load_run(manifest_path))
+    manifest = _read_record(manifest_path)
+    records.check_manifest(manifest, manifest_path)
+    return Artifact(manifest_path, manifest, load_run(manifest_path))
 
 
 def load_run(manifest_path: Path) -> dict[str, Any]:
     """The run record of an artifact.
 
     Raises:
-        ArtifactError: it is missing, not readable or was edited.
+        ArtifactError: it is missing, not readable, of another form or was edited.
     """
-    return _read_record(manifest_path.with_name(RUN_RECORD))
+    path = manifest_path.with_name(RUN_RECORD)
+    run = _read_record(path)
+    records.check_run(run, path)
+    return run
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,7 +248,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             "the artifact is not there", where=path, instead="run the workflow for it first"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"the record cannot be read ({error})", where=path) from error
     if not whole:
         raise ArtifactError(

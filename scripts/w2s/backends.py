@@ -25,6 +25,7 @@ from w2s import generation, models, vllm_worker
 from w2s.encoding import Encoding
 from w2s.errors import ArtifactError, EnvironmentProblem
 from w2s.generation import Generation, Prompt, Sampling
+from w2s.strict_json import read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -214,7 +215,7 @@ def _refuse_unreadable(folder: Path) -> None:
     if not list(folder.glob("*.safetensors")):
         raise ArtifactError("no safetensors weights", where=folder, instead="a folder made by import_model")
     path = folder / models.CONFIG
-    declared = json.loads(path.read_text(encoding="utf-8"))
+    declared = read_object(path)
     if "rope_parameters" in declared and "rope_theta" not in declared:
         raise EnvironmentProblem(
             "the model's rotary positions are written as transformers 5 does, which vLLM's transformers would take "

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokenizers import Tokenizer
 
-from w2s import cli
+from w2s import cli, strict_json
 from w2s.encoding import Encoding
 from w2s.errors import ConfigError, DataError
 
@@ -72,7 +72,7 @@ def parse(text: str, where: object) -> list[dict[str, str]]:
             user's, so that nothing is left to answer.
     """
     try:
-        messages = json.loads(text)
+        messages = strict_json.parse(text)
         found = [{"role": one["role"], "content": one["content"]} for one in messages]
         sound = all(one["role"] in ROLES and isinstance(one["content"], str) for one in found)
     except (ValueError, TypeError, KeyError) as error:

@@ -142,7 +142,11 @@ class Node:
 
 
 def read_yaml(path: Path) -> object:
-    """A YAML file; a key that stands twice in a mapping is refused, not overwritten."""
+    """A YAML file; a key that stands twice in a mapping is refused, not overwritten.
+
+    Raises:
+        ConfigError: no YAML, or such a key.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -159,5 +163,5 @@ def read_yaml(path: Path) -> object:
 
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # a wrong date is a ValueError
         raise ConfigError(f"not a readable YAML file: {error}", where=path) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import logging
 import os
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from w2s import interruption, secrecy
+from w2s import interruption, secrecy, strict_json
 from w2s.errors import Interrupted, W2SError
 
 # torch and its like make a million objects at import, all of them to stay: looking through them for garbage again and
@@ -102,7 +101,7 @@ def positive_int(text: str) -> int:
 def share(text: str) -> float:
     """An argparse type: a number between 0 and 1, also written as a fraction ("1/2")."""
     numerator, _, denominator = text.partition("/")
-    value = float(numerator) / float(denominator or 1)
+    value = float(numerator) / (float(denominator or 1) or float("nan"))
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
     return value
@@ -120,8 +119,8 @@ def json_array(text: str) -> list[Any]:
 
 def _json(text: str, kind: type, name: str) -> Any:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = strict_json.parse(text)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
     if not isinstance(value, kind):
         raise argparse.ArgumentTypeError(f"a JSON {name} is needed, not {text[:40]}")

@@ -7,6 +7,7 @@ what to write instead. Nothing here imports a model library: the Snakefile parse
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import os
 import re
@@ -14,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from w2s import checked_yaml
 from w2s.errors import ConfigError, W2SError
 from w2s.feedback import POLICIES, Policy, check_options, find_policy
 from w2s.schema import Config, Experiment, Feedback
@@ -110,12 +111,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        ConfigError: no valid YAML, or no mapping.
+        ConfigError: no valid YAML, a key that stands twice, or no mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"not a readable YAML file: {error}", where=path) from None
+    content = checked_yaml.read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError("the file holds no mapping of keys", where=path)
     return content
@@ -241,7 +239,7 @@ def _described(problem: Mapping[str, Any], places: _Places) -> str:
 
 def _valid_keys(keys: Sequence[object]) -> list[str]:
     """Keys that the schema allows in the mapping at ``keys``."""
-    schema = Config.model_json_schema()
+    schema = _schema()
     node: dict[str, Any] = schema
     for key in keys:
         node = _resolve(schema, node)
@@ -256,6 +254,11 @@ def _valid_keys(keys: Sequence[object]) -> list[str]:
             )
             node = extra if isinstance(extra, dict) else {}
     return list(_resolve(schema, node).get("properties", {}))
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return Config.model_json_schema()
 
 
 def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
@@ -356,6 +359,9 @@ def _feedback_problem(config: Config, name: str, entry: Feedback) -> tuple[str, 
             return key, f"policy {entry.policy!r} needs the keys {', '.join(wanted)}", "add it"
         if key not in wanted and getattr(entry, key):
             return key, f"policy {entry.policy!r} takes no {key}", "leave it out"
+    if entry.teacher in config.models and config.models[entry.teacher].reward is not None:
+        what = f"{entry.teacher!r} is a reward model: it has learnt from labels of the examples that it is to label"
+        return "teacher", what, "a language model, which the workflow trains on D_l alone"
     if policy.takes == "labels" and name in _ancestors(config, name):
         return "of", f"feedback {name!r} begins with itself", "a feedback that needs no other, in the end"
     return _recipe_or_option_problem(config, entry, policy)

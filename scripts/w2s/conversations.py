@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from w2s.errors import DataError
+from w2s.strict_json import parse
 
 ROLES = ("system", "user", "assistant")
 KEYS = {"role", "content"}
@@ -22,8 +22,8 @@ def read_messages(text: object, where: object) -> list[dict[str, str]]:
         DataError: it is something else, the system speaks other than first, or the user does not speak last.
     """
     try:
-        found = json.loads(text) if isinstance(text, str) else None
-    except json.JSONDecodeError:
+        found = parse(text) if isinstance(text, str) else None
+    except ValueError:
         found = None
     if not isinstance(found, list) or not all(_is_message(message) for message in found):
         raise DataError("these are no messages", where=where, instead='[{"role": "user", "content": "..."}]')

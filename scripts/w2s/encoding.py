@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from w2s.errors import ArtifactError, DataError
+from w2s.strict_json import read_object
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -84,10 +85,15 @@ class Encoding:
             tokenizer = Tokenizer.from_file(str(tokenizer_path))
         except Exception as error:  # the library raises plain Exception
             raise ArtifactError(f"not a tokenizer file ({error})", where=tokenizer_path) from error
-        try:
-            declared = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ArtifactError(f"not valid JSON ({error})", where=path) from error
+        declared = read_object(path)
+        for key in ("bos_id", "eos_id", "pad_id", "positions"):
+            value = declared.get(key)
+            if value is not None and (type(value) is not int or not 0 <= value <= _NO_LIMIT):
+                raise DataError(
+                    f"{value!r:.40} is no such number",
+                    where=f"{path}, key {key}",
+                    instead="a number from 0 on",
+                )
         if declared.get("eos_id") is None:
             raise DataError("tokenizer without end-of-sequence token", where=path, instead='"eos_id": its id')
         if declared.get("pad_id") is None:
@@ -260,7 +266,7 @@ def sensible_positions(value: int | None) -> int | None:
 
 def _chat_template(folder: Path) -> str | None:
     path = folder / TOKENIZER_CONFIG
-    template = json.loads(path.read_text(encoding="utf-8")).get("chat_template") if path.is_file() else None
+    template = read_object(path).get("chat_template") if path.is_file() else None
     return template if isinstance(template, str) else None
 
 

@@ -6,12 +6,12 @@ something else, and the next reader of the folder may be another program.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from w2s.errors import ArtifactError
+from w2s.strict_json import read_object
 
 CODE = (".py", ".pyc", ".so", ".sh", ".ipynb")
 # What torch, numpy, joblib and Python itself write pickles as; "bin" holds a trainer's arguments as well as weights.
@@ -75,13 +75,7 @@ def check_declaration(path: Path) -> None:
     """
     if not path.is_file():
         return
-    try:
-        declared = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"not valid JSON ({error})", where=path, instead="fetch it again") from error
-    if not isinstance(declared, dict):
-        raise ArtifactError("not a JSON object", where=path, instead="fetch it again")
-    if declared.get(AUTO_MAP):
+    if read_object(path).get(AUTO_MAP):
         raise ArtifactError(
             "the model wants code from its own repository, which is never run here",
             where=f"{path}, key {AUTO_MAP}",

@@ -24,13 +24,23 @@ from w2s import (
 )
 from w2s.encoding import NO_PAD, TOKENIZER, TOKENIZER_CONFIG, Encoding, sensible_positions
 from w2s.errors import ArtifactError, DataError, EnvironmentProblem
-from w2s.models import CONFIG, read_config
+from w2s.models import (
+    CONFIG,
+    SAFETENSORS,
+    SAFETENSORS_INDEX,
+    first_line,
+    read_config,
+    safetensors_files,
+    weight_map,
+)
+from w2s.strict_json import read_object
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+# Types of weights as safetensors calls them.
+FLOATS = ("F64", "F32", "F16", "BF16")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 CLASSIFIER = "ForSequenceClassification"
 # With a head that is not read, or none: what gives hidden states is taken. Only of models that read in both directions.
@@ -99,9 +109,10 @@ def _load_tokenizer(folder: Path) -> Any:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer(PROBE)  # what is wrong with a setting may show in use only
     except Exception as error:  # each format fails in its own way
         raise ArtifactError(
-            f"transformers cannot read the tokenizer ({str(error).splitlines()[0]})",
+            f"transformers cannot read the tokenizer ({first_line(error)})",
             where=folder,
             instead="tokenizer_config.json and tokenizer.json (or vocab.json and merges.txt) in the source",
         ) from error
@@ -148,7 +159,7 @@ def read_own_tokenizer(folder: Path, config: PretrainedConfig, pad_token: str | 
     foreign.check_tokenizer(folder)
     path = folder / TOKENIZER_CONFIG
     tokenizer = _load_tokenizer(folder)
-    declared = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    declared = read_object(path) if path.is_file() else {}
     if pad_token is not None:
         return OwnTokenizer(tokenizer, declared, _pad_id(tokenizer, pad_token, folder))
     pad_id = getattr(config, "pad_token_id", None)
@@ -299,45 +310,13 @@ def place_weights(source: Path, target: Path) -> bool:
     return True
 
 
-def safetensors_files(source: Path) -> list[str]:
-    """Names of the safetensors files of a repository, by its index if it has one; empty if there are none.
-
-    Raises:
-        ArtifactError: the index is not readable or names a file that is not there.
-    """
-    if not (source / SAFETENSORS_INDEX).is_file():
-        return [SAFETENSORS] if (source / SAFETENSORS).is_file() else []
-    return sorted(set(_weight_map(source).values()))
-
-
-def _weight_map(source: Path) -> dict[str, str]:
-    """Name of each weight -> the file that the index puts it into, which lies beside the index."""
-    index = source / SAFETENSORS_INDEX
-    try:
-        found = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"not an index of weights ({error!r})", where=index) from error
-    for name in sorted(set(map(str, found.values()))):
-        if Path(name).name != name or not name.endswith(foreign.SAFETENSORS):
-            raise ArtifactError(
-                f"the index names {name!r}, which is no safetensors file beside it",
-                where=index,
-                instead=AGAIN,
-            )
-        if not (source / name).is_file():
-            raise ArtifactError(f"the index names {name!r}, which is not there", where=index, instead=AGAIN)
-    return found
-
-
 def check_index(source: Path) -> None:
     """Check that each weight lies in the file that the index puts it into, and in no other; no index is right, too.
 
     Raises:
         ArtifactError: one does not; the message names it.
     """
-    if not (source / SAFETENSORS_INDEX).is_file():
-        return
-    stated = _weight_map(source)
+    stated = weight_map(source)
     held: dict[str, str] = {}
     for name in sorted(set(stated.values())):
         for key in _keys(source / name):
@@ -367,7 +346,8 @@ def check_safetensors(path: Path) -> int:
     """Check that a safetensors file is whole, by its header; returns the number of weights in it.
 
     Raises:
-        ArtifactError: it is cut off or something else, such as a pickle.
+        ArtifactError: it is cut off or something else, such as a pickle, or holds weights that are no plain numbers (quantised
+            ones): read as numbers they would give another model.
     """
     if foreign.is_pickle(path):
         raise ArtifactError(
@@ -379,11 +359,21 @@ def check_safetensors(path: Path) -> int:
 
     try:
         with safe_open(path, framework="np") as stream:
-            return sum(prod(stream.get_slice(key).get_shape()) for key in stream.keys())  # noqa: SIM118
-    except SafetensorError as error:
+            slices = {key: stream.get_slice(key) for key in stream.keys()}  # noqa: SIM118
+            kinds = {key: part.get_dtype() for key, part in slices.items() if key.endswith(".weight")}
+            count = sum(prod(part.get_shape()) for part in slices.values())
+    except (SafetensorError, OSError) as error:
         raise ArtifactError(
             f"not a whole safetensors file ({error})", where=path, instead="fetch it again"
         ) from error
+    odd = sorted(key for key, kind in kinds.items() if kind not in FLOATS)
+    if odd:
+        raise ArtifactError(
+            f"{len(odd)} weights are of another type than {', '.join(FLOATS)}: {odd[0]} is {kinds[odd[0]]}",
+            where=path,
+            instead="the model as it was before it was quantised",
+        )
+    return count
 
 
 def convert(source: Path, target: Path) -> None:
@@ -415,7 +405,7 @@ def convert(source: Path, target: Path) -> None:
             output_loading_info=True,
         )
     except Exception as error:  # unpickling, zip and shape errors have no common base
-        raise ArtifactError(f"the weights cannot be read ({error})", where=source) from error
+        raise ArtifactError(f"the weights cannot be read ({first_line(error)})", where=source) from error
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
         raise ArtifactError(f"{len(names)} weights are missing: {', '.join(names[:3])}", where=source)
@@ -455,7 +445,7 @@ def _is_encoder(config: PretrainedConfig) -> bool:
 
 def write_config(source: Path, target: Path, pad_id: int | None) -> None:
     """Copy ``config.json`` with the pad id of the batches: a classifier finds the end of a text by it."""
-    config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+    config = read_object(source / CONFIG)
     if pad_id is not None:
         config["pad_token_id"] = pad_id
     (target / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

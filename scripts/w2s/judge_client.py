@@ -64,6 +64,8 @@ logger = logging.getLogger(__name__)
 
 # Bytes of a usual token, for an estimate that is likely, not certain.
 BYTES_PER_TOKEN = 4
+# A count beyond this is none, and its cost would be no number that the store can hold.
+MOST_TOKENS = 10**9
 POLL_SECONDS = 0.1
 Prompt = str | Sequence[Mapping[str, str]]
 
@@ -411,8 +413,8 @@ class _Choice(pydantic.BaseModel):
 
 
 class _Usage(pydantic.BaseModel):
-    prompt_tokens: Annotated[int, pydantic.Field(ge=0)]
-    completion_tokens: Annotated[int, pydantic.Field(ge=0)]
+    prompt_tokens: Annotated[int, pydantic.Field(ge=0, le=MOST_TOKENS)]
+    completion_tokens: Annotated[int, pydantic.Field(ge=0, le=MOST_TOKENS)]
 
 
 class _Completion(pydantic.BaseModel):

@@ -316,7 +316,7 @@ def check_both_responses(table: pd.DataFrame, path: Path) -> None:
 
 def check_finite(table: pd.DataFrame, column: str, path: Path) -> None:
     """Raise JoinError, naming ids, where a number is missing or not finite."""
-    broken = table.loc[~np.isfinite(table[column].astype(float)), "id"]
+    broken = table.loc[~np.isfinite(pd.to_numeric(table[column], errors="coerce").astype(float)), "id"]
     if len(broken):
         raise JoinError(f"{len(broken)} scores are not finite numbers: {named(broken)}", where=path)
 

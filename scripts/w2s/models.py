@@ -11,23 +11,31 @@ then not ln 2.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from w2s import compat  # noqa: F401  (before transformers)
+from w2s import (
+    compat,  # noqa: F401  (before transformers)
+    foreign,
+)
 from w2s.artifact import MANIFEST, file_digest, load
+from w2s.cli import memory_outcome
 from w2s.encoding import FILES as TOKENIZER_FILES
 from w2s.errors import ArtifactError, ConfigError, EnvironmentProblem
-from w2s.foreign import check_declaration
+from w2s.strict_json import read_object
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONFIG = "config.json"
+SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+# A weight of a numbered layer: whatever else is left over in a file (heads, buffers), such a one is a part of the model.
+_LAYER = re.compile(r".*\.\d+\..*weight")
 
 
 def device(name: str = "auto") -> torch.device:
@@ -112,15 +120,33 @@ def _load(
         raise ArtifactError("no safetensors weights", where=folder, instead="a folder made by import_model")
     if not keep_dropout:
         silence_dropout(config)
-    model, info = kind.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype(precision),
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    safetensors_files(folder)
+    kept = dtype(precision)
+    try:
+        model, info = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=kept,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # header, shape, type and index errors have no common base
+        if memory_outcome(error) is not None:
+            raise
+        raise ArtifactError(
+            f"the model cannot be loaded ({first_line(error)})",
+            where=folder,
+            instead="weights and configuration of one model, imported again",
+        ) from error
+    extra_layers = sorted(filter(_LAYER.fullmatch, info["unexpected_keys"]))
+    if extra_layers:
+        raise ArtifactError(
+            f"{len(extra_layers)} weights of the file have no place in the model: {', '.join(extra_layers[:3])}",
+            where=folder / CONFIG,
+            instead="the configuration that belongs to the weights",
+        )
     missing = sorted(info["missing_keys"])
     if missing and not new_head:
         raise ArtifactError(
@@ -142,11 +168,53 @@ def read_config(folder: Path, **changes: Any) -> PretrainedConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise ArtifactError(f"no {CONFIG}", where=folder, instead="a model folder in the hub's format")
-    check_declaration(path)
+    foreign.check_declaration(path)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changes)
     except Exception as error:  # each kind of nonsense fails in its own way
-        raise ArtifactError(f"transformers does not know this model ({error})", where=path) from error
+        raise ArtifactError(
+            f"transformers does not know this model ({first_line(error)})", where=path
+        ) from error
+
+
+def safetensors_files(source: Path) -> list[str]:
+    """Names of the safetensors files of a model, by its index if it has one; empty if there are none.
+
+    Raises:
+        ArtifactError: see :func:`weight_map`.
+    """
+    if (source / SAFETENSORS_INDEX).is_file():
+        return sorted(set(weight_map(source).values()))
+    return [SAFETENSORS] if (source / SAFETENSORS).is_file() else []
+
+
+def weight_map(source: Path) -> dict[str, str]:
+    """Name of each weight -> the file that the index puts it into; empty without an index.
+
+    Raises:
+        ArtifactError: the index is not readable, or names what is no file beside it.
+    """
+    index = source / SAFETENSORS_INDEX
+    if not index.is_file():
+        return {}
+    weights = read_object(index).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise ArtifactError("not an index of weights: no weight_map", where=index)
+    for name in weights.values():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(foreign.SAFETENSORS):
+            raise ArtifactError(
+                f"the index names {name!r:.80}, which is no safetensors file beside it",
+                where=index,
+                instead="its name alone",
+            )
+        if not (source / name).is_file():
+            raise ArtifactError(f"the index names {name!r}, which is not there", where=index)
+    return weights
+
+
+def first_line(error: Exception) -> str:
+    """What a library says is wrong, as part of a message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def silence_dropout(config: PretrainedConfig) -> list[str]:

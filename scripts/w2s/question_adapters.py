@@ -24,7 +24,6 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +33,7 @@ from pathlib import Path
 from w2s.errors import ConfigError, DataError
 from w2s.exact_match import last_boxed
 from w2s.readers import Row, read_rows, text
+from w2s.strict_json import parse
 
 EMPTY, WITH_CONTEXT, NO_RESULT = "empty", "with_context", "no_result"
 NOT_A_QUESTION, CUT_OFF = "not_a_question", "cut_off"
@@ -247,7 +247,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
 def _listed_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """(number, row) of a JSON file that is one list of objects, as AlpacaEval's is."""
     try:
-        rows = json.loads(path.read_bytes())
+        rows = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read ({error})", where=path, instead="a whole JSON file") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):

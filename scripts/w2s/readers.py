@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from w2s.errors import DataError
+from w2s.strict_json import parse
 
 Row = Mapping[str, Any]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -97,9 +97,9 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
         if not decoded.strip():
             continue
         try:
-            row = json.loads(decoded)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error.msg} at column {error.colno}", where=where) from error
+            row = parse(decoded)
+        except ValueError as error:
+            raise DataError(f"not JSON: {error}", where=where) from error
         if not isinstance(row, dict):
             raise DataError(f"the line holds {_kind(row)}", where=where, instead="one JSON object a line")
         yield number, row
@@ -141,7 +141,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"not a readable parquet file ({error})", where=f"{path}, after row {number}"
         ) from error

@@ -7,6 +7,7 @@ missing column or a number that is none is named with file and row instead of be
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -181,9 +182,15 @@ def read_table(path: Path, columns: Columns) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *rows = [row for row in csv.reader(stream, strict=True) if row] or [[]]
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"not a readable table ({error})", where=path) from error
+    # pandas would take the first column of longer rows for an index, and fill shorter ones.
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise DataError(f"{len(row)} cells under {len(header)} columns", where=f"{path}, row {number}")
+    raw = pd.DataFrame(rows, columns=header, dtype=str)
     missing = [name for name in columns.all if name not in raw.columns]
     if missing:
         raise DataError(

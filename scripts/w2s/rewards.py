@@ -15,7 +15,6 @@ from w2s import compat  # noqa: F401  (before transformers)
 
 # isort: split
 import argparse
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from w2s.encoding import Encoding
 from w2s.errors import ConfigError, DataError
 from w2s.models import load_classifier
 from w2s.shards import Key, Shards
+from w2s.strict_json import read_object
 
 FALLBACKS = ("plain", "pair", "none")
 # Architectures whose first position is the one after the padding id: those before are never reached.
@@ -70,7 +70,7 @@ def has_chat_template(folder: Path) -> bool:
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
     config = folder / "tokenizer_config.json"
-    return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+    return config.is_file() and bool(read_object(config).get("chat_template"))
 
 
 def encoder(folder: Path, fallback: str) -> tuple[Encode, str]:

@@ -6,11 +6,13 @@ that a missing, duplicate or extra id stops the run and is named.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2s.artifact import load, write_atomically
+from w2s.dialogue import normalise_prompt
 from w2s.errors import DataError, JoinError
 
 if TYPE_CHECKING:
@@ -95,7 +97,11 @@ def read_dropped(manifest: Path) -> pd.DataFrame:
 
 
 def check_labels(labels: pd.DataFrame, where: object) -> pd.DataFrame:
-    """Return ``labels`` after checking ids and values (see :func:`read_labels`)."""
+    """Return ``labels`` after checking ids and values (see :func:`read_labels`).
+
+    Margins and probabilities, where they are known, must be numbers and speak for the same response as the label: labels
+    whose 0 and 1 were exchanged show there.
+    """
     check_unique(labels["id"], where)
     wrong = labels[~labels["label"].isin([0, 1])]
     if len(wrong):
@@ -106,11 +112,42 @@ def check_labels(labels: pd.DataFrame, where: object) -> pd.DataFrame:
             where=f"{where}, row {wrong.index[0]}, id {row['id']}",
             instead="0 or 1: the index of the preferred response",
         )
+    for column, middle, least, most in (("margin", 0.0, -math.inf, math.inf), ("probability", 0.5, 0.0, 1.0)):
+        if column in labels:
+            _check_certainty(labels, column, middle, (least, most), where)
     return labels
 
 
+def _check_certainty(
+    labels: pd.DataFrame, column: str, middle: float, limits: tuple[float, float], where: object
+) -> None:
+    import numpy as np
+    import pandas as pd
+
+    values = pd.to_numeric(labels[column], errors="coerce").astype(float)
+    broken = (
+        (values.isna() & labels[column].notna()) | np.isinf(values) | ~values.fillna(middle).between(*limits)
+    )
+    if broken.any():
+        raise DataError(
+            f"{int(broken.sum())} rows whose {column} is no such number: {named(labels.loc[broken, 'id'])}",
+            where=where,
+            instead="a finite number, a probability from 0 to 1, or nothing where it is not known",
+        )
+    against = np.where(labels["label"].astype(int) == 1, values < middle, values > middle)
+    if against.any():
+        raise DataError(
+            f"{int(against.sum())} labels name the response that their {column} is against: {named(labels.loc[against, 'id'])}",
+            where=where,
+            instead="label 1 where response 1 is preferred; are 0 and 1 exchanged?",
+        )
+
+
 def check_unique(ids: pd.Series, where: object) -> None:
-    """Raise JoinError, naming them, if an id occurs more than once."""
+    """Raise JoinError if an id is missing or, naming them, if one occurs more than once."""
+    if ids.isna().any():
+        rows = ids.index[ids.isna()]
+        raise JoinError(f"{len(rows)} rows without an id, the first is row {rows[0]}", where=where)
     duplicates = ids[ids.duplicated()].unique()
     if len(duplicates):
         raise JoinError(f"{len(duplicates)} duplicate ids: {named(duplicates)}", where=where)
@@ -131,7 +168,7 @@ def join_labels(examples: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 def check_same_ids(left: Iterable[str], right: Iterable[str], left_name: str, right_name: str) -> None:
     """Raise JoinError unless both sides have the same set of ids."""
     left_ids, right_ids = set(left), set(right)
-    only_left, only_right = sorted(left_ids - right_ids), sorted(right_ids - left_ids)
+    only_left, only_right = sorted(left_ids - right_ids, key=str), sorted(right_ids - left_ids, key=str)
     problems = []
     if only_left:
         problems.append(
@@ -144,20 +181,53 @@ def check_same_ids(left: Iterable[str], right: Iterable[str], left_name: str, ri
 
 
 def read_part(examples_manifest: Path, split_manifest: Path, part: str) -> pd.DataFrame:
-    """The examples of one part of a split, sorted by id."""
+    """The examples of one part of a split, sorted by id.
+
+    Raises:
+        JoinError: the split speaks of other examples, or a prompt stands in two of its parts.
+        DataError: a part of another name.
+    """
     if part not in PARTS:
         raise DataError(f"unknown part {part!r}", instead=f"one of {', '.join(PARTS)}")
     examples = read_examples(examples_manifest)
     path = load(split_manifest).path("assignment.parquet")
     assignment = read_parquet(path, ["id", "part"])
     check_unique(assignment["id"], path)
-    unknown = sorted(set(assignment["id"]) - set(examples["id"]))
+    unknown = sorted(set(assignment["id"]) - set(examples["id"]), key=str)
     if unknown:
         raise JoinError(
             f"{len(unknown)} ids of the split are not among the examples: {named(unknown)}", where=path
         )
+    check_disjoint(examples, assignment, path)
     ids = assignment.loc[assignment["part"].isin(ASSIGNED.get(part, (part,))), "id"]
     return examples[examples["id"].isin(ids)].sort_values("id").reset_index(drop=True)
+
+
+def check_disjoint(examples: pd.DataFrame, assignment: pd.DataFrame, where: object) -> None:
+    """Refuse a split whose parts share a prompt in normal form, whoever made it.
+
+    Raises:
+        JoinError: such a prompt; two of its examples are named.
+        DataError: a part that is none.
+    """
+    odd = assignment.loc[~assignment["part"].isin(DISJOINT_PARTS)]
+    if len(odd):
+        raise DataError(
+            f"part {odd['part'].iloc[0]!r} ({len(odd)} such rows)",
+            where=f"{where}, id {odd['id'].iloc[0]}",
+            instead=f"one of {', '.join(DISJOINT_PARTS)}",
+        )
+    placed = examples[["id", "prompt"]].merge(assignment[["id", "part"]], on="id")
+    keys = placed["prompt"].map(normalise_prompt)
+    leaks = placed[placed.groupby(keys)["part"].transform("nunique") > 1]
+    if len(leaks):
+        same = leaks[keys[leaks.index] == keys[leaks.index[0]]].drop_duplicates("part")
+        told = " and ".join(f"{row.id} ({row.part})" for row in same.itertuples())
+        raise JoinError(
+            f"{keys[leaks.index].nunique()} prompts stand in several parts of the split, one of them in the examples {told}",
+            where=where,
+            instead="a split made by split_examples, which keeps all examples of a prompt together",
+        )
 
 
 def read_labelled(

@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     def fill(target: Path) -> None:
         write_parquet(ROWS, target / "examples.parquet")
         write_parquet(human, target / "human.parquet")
-        write_parquet(human.assign(margin=1.0), target / "gold.parquet")
+        write_parquet(human.assign(margin=human["label"] * 2.0 - 1), target / "gold.parquet")
 
     examples = as_artifact(folder / "examples", fill)
     split = as_artifact(folder / "split", lambda at: write_parquet(assignment, at / "assignment.parquet"))

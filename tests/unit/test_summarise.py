@@ -126,12 +126,10 @@ class Results:
         self.labels.append(manifest)
         return manifest
 
-    def data(
-        self, data: str, human: Sequence[int], gold: Sequence[int] | None = None, margin: float = 1.0
-    ) -> Path:
+    def data(self, data: str, human: Sequence[int], gold: Sequence[int] | None = None) -> Path:
         tables = {"human.parquet": label_table(IDS, human, [np.nan] * len(IDS))}
         if gold is not None:
-            tables["gold.parquet"] = label_table(IDS, gold, [margin] * len(IDS))
+            tables["gold.parquet"] = label_table(IDS, gold, 2.0 * np.asarray(gold) - 1)
         manifest = make(self.root / "filtered" / data / "manifest.json", tables, {})
         self.examples.append(manifest)
         return manifest
@@ -190,7 +188,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Results:
                 results.judge(run, "rm", 2 * values, data, seed)
                 results.judge(run, "exact", values, data, seed, malformed=[True] + [False] * 39)
             for feedback in ("human", "weak"):
-                results.label(feedback, feedback, [0, 1] * 20, np.linspace(-3, 3, 40), data, seed)
+                results.label(feedback, feedback, [0, 1] * 20, [-1.5, 1.5] * 20, data, seed)
         results.data(data, [0, 1] * 20, [0] * 40)
     return results
 
@@ -398,7 +396,7 @@ def labelled(results: Results) -> Results:
         margins = -np.linspace(0.1, 4, 40)
         margins[:wrong] *= -1
         results.label("weak-a", "weak", (margins > 0).astype(int), margins, seed=seed)
-    results.data("w", [1] * 10 + [0] * 30, [0] * 40, margin=-1.0)
+    results.data("w", [1] * 10 + [0] * 30, [0] * 40)
     return results
 
 
