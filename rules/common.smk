@@ -1,8 +1,10 @@
 # What all rules share: the validated configuration, the plan drawn from it, and how a stage is started.
 
+import shlex
 import sys
 from pathlib import Path
 
+from snakemake import __version__ as snakemake_version
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence.file import FilePersistence
 from snakemake.shell import shell as shell_command

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from w2s.artifact import MANIFEST, Artifact, file_digest
+from w2s.artifact import CARD, MANIFEST, Artifact, file_digest
 from w2s.citation import Citation, Person
 from w2s.errors import ArtifactError
 from w2s.provenance import ancestry, environment_rows
@@ -43,7 +43,6 @@ CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
 SIF = "https://w3id.org/ro/terms/workflow-run#SIFImage"
 DONE = "http://schema.org/CompletedActionStatus"
 HUB = "https://huggingface.co"
-CARD = "README.md"
 MEDIA_TYPES = {
     ".csv": "text/csv",
     ".html": "text/html",
