@@ -10,10 +10,12 @@ from typing import Any
 
 import export_crate
 import pytest
+from pydantic import ValidationError
 from small_run import REVISION, SmallRun, make
 from w2s.artifact import CARD, file_digest, load
 from w2s.citation import read_citation
 from w2s.errors import ArtifactError, DataError
+from w2s.schema import Runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 Entities = dict[str, dict[str, Any]]
@@ -205,3 +207,11 @@ def test_a_broken_citation_file_is_refused(tmp_path: Path, content: str) -> None
     path.write_text(content)
     with pytest.raises(DataError, match="not a citation file"):
         read_citation(path)
+
+
+@pytest.mark.parametrize("agent", [{}, {"name": ""}, {"name": "Ada", "orcid": "0000-0002-1825-0097"}, "Ada"])
+def test_an_agent_is_a_name_and_perhaps_an_orcid(agent: object) -> None:
+    known = {"name": "Ada", "orcid": "https://orcid.org/0000-0002-1825-0097"}
+    assert Runtime.model_validate({"agent": known}).agent is not None
+    with pytest.raises(ValidationError):
+        Runtime.model_validate({"agent": agent})
