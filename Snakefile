@@ -20,6 +20,7 @@ include: "rules/refine.smk"
 include: "rules/theory.smk"
 include: "rules/figures.smk"
 include: "rules/scorecard.smk"
+include: "rules/provenance.smk"
 
 
 report: "report/workflow.rst"
@@ -35,6 +36,8 @@ rule all:
         rules.report.output,
         PLAN.figures(),
         PLAN.scorecards(),
+        rules.write_model_cards.output,
+        rules.export_crate.output,
 
 
 # One target per experiment, by its name: its tables and its figure.

@@ -1,8 +1,10 @@
 # What all rules share: the validated configuration, the plan drawn from it, and how a stage is started.
 
+import shlex
 import sys
 from pathlib import Path
 
+from snakemake import __version__ as snakemake_version
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence.file import FilePersistence

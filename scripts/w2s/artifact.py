@@ -35,6 +35,8 @@ from w2s.fingerprint import digests, fingerprint
 
 MANIFEST = "manifest.json"
 RUN_RECORD = "run.json"
+# Written into a finished model's folder when its scores are known (scripts/write_model_cards.py): no part of the artifact.
+CARD = "README.md"
 SCHEMA_VERSION = 2
 SEAL = "seal"
 # Names the work that a job does (scripts/w2s/launch.py): what it makes can be recognised by it.
@@ -273,6 +275,7 @@ def verify(manifest_path: Path) -> Artifact:
     present = {path.relative_to(artifact.folder).as_posix() for path in _files(artifact.folder)} - {
         MANIFEST,
         RUN_RECORD,
+        CARD,
     }
     extra = sorted(present - set(artifact.manifest["files"]))
     if extra:

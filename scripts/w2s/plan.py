@@ -161,6 +161,13 @@ class Plan(TransferPlan):
         """Tables of the experiments and transfers that are to run: what models did, unlike the theory's simulations."""
         return [self.manifest("tables", name) for name in self.config.run if name not in self.config.mixtures]
 
+    def export_crate(self) -> str:
+        """Spec of ``export_crate``."""
+        agent = self.config.runtime.agent
+        return flags(
+            {"preset": self.config.preset, "agent": agent.model_dump(exclude_none=True) if agent else None}
+        )
+
     def data_sets(self) -> list[str]:
         """Data sets of the experiments that are to run, in order, each once."""
         return list(

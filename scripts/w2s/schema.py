@@ -23,6 +23,7 @@ from w2s.schema_transfer import (
 )
 from w2s.sections import (
     COMMIT,
+    ORCID,
     SHA256,
     SHARE,
     Count,
@@ -39,6 +40,15 @@ from w2s.sections import (
     exactly_one,
     none,
 )
+
+
+class Agent(Section):
+    """Who runs the workflow. Nothing is taken from the machine's accounts: who does not say it is not named."""
+
+    name: str = Field(description="the person's name", min_length=1)
+    orcid: Annotated[str, Field(pattern=ORCID)] | None = Field(
+        None, description="their ORCID as an address: https://orcid.org/..."
+    )
 
 
 class Runtime(Section):
@@ -72,6 +82,10 @@ class Runtime(Section):
     vllm_python: Site = Field(
         None,
         description="Python of the environment that has vLLM (docs/generation.md), for `generation: vllm`",
+    )
+
+    agent: Agent | None = Field(
+        None, description="who runs it, for the record of the run that others read (docs/provenance.md)"
     )
 
     @model_validator(mode="after")

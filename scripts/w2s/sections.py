@@ -12,6 +12,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 COMMIT = r"^[0-9a-f]{40}$"
 SHA256 = r"^[0-9a-f]{64}$"
+ORCID = r"^https://orcid\.org/\d{4}-\d{4}-\d{4}-\d{3}[\dX]$"
 SHARE = r"^\d+/\d+$"
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # One worker of pytest-xdist for all tests on the finished run, which is made once.
 
-TABLES = {"summarise", "plot_bars", "score_claims", "report"}
+TOLD = {"write_model_cards", "export_crate"}
+TABLES = {"summarise", "plot_bars", "score_claims", "report"} | TOLD
 JUDGED = {"generate", "score_gold"} | TABLES
 STUDENTS = {"train_student_sft", "train_student_dpo", "score_responses"} | JUDGED
 LABELS = {"label_examples"} | STUDENTS
@@ -160,15 +161,23 @@ EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a module that only training scripts with reward models import": (meaning("pretrain_model"), set()),
     # sources
     "statistics": (meaning("w2s/statistics"), TABLES),
-    "plotting": (meaning("w2s/plotting"), {"plot_bars", "plot_drops", "report"}),
-    "the report": (meaning("report"), {"report"}),
-    "the page's template": (append("report/template.html", "<!-- changed -->\n"), {"report"}),
-    "published values": (append("published/values.csv", "\n"), {"plot_bars", "score_claims", "report"}),
+    "plotting": (meaning("w2s/plotting"), {"plot_bars", "plot_drops", "report", "export_crate"}),
+    "the report": (meaning("report"), {"report", "export_crate"}),
+    "the page's template": (append("report/template.html", "<!-- changed -->\n"), {"report", "export_crate"}),
+    "published values": (
+        append("published/values.csv", "\n"),
+        {"plot_bars", "score_claims", "report", "export_crate"},
+    ),
     "a claim's wording": (
         replace("published/claims-a.yaml", "at least the gold reward", "no less reward"),
-        {"score_claims"},
+        {"score_claims", "export_crate"},
     ),
-    "the scorecard's page": (append("report/scorecard.html", "<!-- changed -->\n"), {"score_claims"}),
+    "the scorecard's page": (
+        append("report/scorecard.html", "<!-- changed -->\n"),
+        {"score_claims", "export_crate"},
+    ),
+    "a model card's template": (append("report/model_card.md", "- More.\n"), TOLD),
+    "the crate": (meaning("w2s/crate"), {"export_crate"}),
     "gold scoring": (meaning("w2s/rewards"), {"score_gold"} | TABLES),
     "generation": (meaning("w2s/generation"), JUDGED),
     "feedback": (meaning("w2s/feedback"), LABELS | {"train_teacher_sft", "train_teacher_dpo"}),

@@ -1,0 +1,172 @@
+"""The crate of a real run, small, before the profiles' own validator: without a network, and without an error.
+
+The validator lives in an environment of its own: ``make .venv-audit/installed-audit``, or AUDIT_VENV where it is elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from w2s.artifact import CARD, file_digest
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+AUDIT = Path(os.environ.get("AUDIT_VENV", ROOT / ".venv-audit")) / "bin"
+PROFILE = "provenance-run-crate-0.5"
+CRATE = "ro-crate-metadata.json"
+ORCID = "https://orcid.org/0000-0002-1825-0097"
+AGENT = f"runtime: {{agent: {{name: Ada Example, orcid: {ORCID}}}}}\n"
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    """Run the small demo in a copy of the repository."""
+    overlays = ["presets/demo.yaml", str(ROOT / "tests/cluster/small.yaml"), "agent.yaml"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--show-failed-logs", *arguments]
+    result = subprocess.run(
+        [*command, "--configfile", *overlays],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert result.returncode == 0, result.stdout[-8000:]
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a finished run."""
+    folder = tmp_path_factory.mktemp("run") / "repository"
+    listing = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
+    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    (folder / "agent.yaml").write_text(AGENT)
+    snakemake(folder, "--quiet", "rules")
+    return folder / "results/small"
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """``validated(folder, severity="required")`` -> what the validator says of the crate in ``folder``."""
+    if not (AUDIT / "rocrate-validator").is_file():
+        pytest.fail(f"no validator in {AUDIT}: make .venv-audit/installed-audit")
+    folder = tmp_path_factory.mktemp("validator")
+    cache = folder / "http"
+    fill = [str(AUDIT / "python"), str(HERE / "fill_http_cache.py"), str(cache), str(HERE / "contexts.json")]
+    subprocess.run(fill, check=True)
+
+    def validate(crate: Path, severity: str = "required") -> dict[str, Any]:
+        output = folder / "result.json"
+        output.unlink(missing_ok=True)
+        command = [
+            str(AUDIT / "rocrate-validator"),
+            "--no-interactive",
+            "--disable-color",
+            "validate",
+            "--offline",
+        ]
+        command += ["--cache-path", str(cache), "--profile-identifier", PROFILE, "--no-paging", "--verbose"]
+        command += [
+            "--requirement-severity",
+            severity,
+            "--output-format",
+            "json",
+            "--output-file",
+            str(output),
+        ]
+        done = subprocess.run([*command, str(crate)], text=True, capture_output=True)
+        assert output.is_file(), done.stdout + done.stderr
+        return json.loads(output.read_text())
+
+    return validate
+
+
+def edited(results: Path, folder: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of the run whose crate was edited, entity by entity."""
+    shutil.copytree(results, folder)
+    crate = json.loads((folder / CRATE).read_text())
+    edit({entity["@id"]: entity for entity in crate["@graph"]})
+    (folder / CRATE).write_text(json.dumps(crate))
+    return folder
+
+
+def test_the_crate_of_a_run_is_valid(
+    results: Path, validated: Callable, record_property: Callable[[str, object], None]
+) -> None:
+    found = validated(results)
+    assert found["issues"] == []
+    assert found["passed"]
+    record_property("cases", found["statistics"]["total_checks"])
+
+
+def test_what_is_recommended_and_not_done_is_known(results: Path, validated: Callable) -> None:
+    """No address is given to scripts and libraries, and nothing is invented for people and groups."""
+    issues = validated(results, "recommended")["issues"]
+    known = {
+        "The SoftwareApplication id SHOULD be an absolute URI",
+        "The Application SHOULD have a url",
+        "The author SHOULD have an organizational affiliation.",
+        "The author SHOULD have a Contextual Entity which specifies the organizational `affiliation`.",
+        "The organization SHOULD have a URL.",
+        "The `publisher` property of a `Root Data Entity` SHOULD be an `Organization`",
+        "The README.md SHOULD be about the crate",
+        "The README.md SHOULD have text/markdown as its encodingFormat",
+    }
+    assert {issue["message"] for issue in issues} <= known
+
+
+DEFECTS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no main workflow": lambda entities: entities["./"].pop("mainEntity"),
+    "no instrument": lambda entities: entities["#run"].pop("instrument"),
+    "a file that is not there": lambda entities: entities["report.html"].update({"@id": "elsewhere.html"}),
+    "a term that no context has": lambda entities: entities["#run"].update(flavour="sweet"),
+    "a step without its tool": lambda entities: entities["#step/summarise"].pop("workExample"),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_planted_defect_is_seen(results: Path, validated: Callable, tmp_path: Path, name: str) -> None:
+    assert not validated(edited(results, tmp_path / "crate", DEFECTS[name]))["passed"]
+
+
+def test_digests_are_those_of_the_files(
+    results: Path, record_property: Callable[[str, object], None]
+) -> None:
+    files = {
+        entity["@id"]: entity["sha256"]
+        for entity in json.loads((results / CRATE).read_text())["@graph"]
+        if "File" in entity["@type"]
+    }
+    assert {name: file_digest(results / name) for name in files} == files
+    assert sum(name.endswith(f"/{CARD}") for name in files) == 6
+    record_property("cases", len(files))
+
+
+def test_a_second_run_writes_nothing_and_a_forced_one_the_same(results: Path) -> None:
+    folder, before = results.parents[1], (results / CRATE).read_bytes()
+    assert "Nothing to be done" in snakemake(folder)
+    snakemake(folder, "--quiet", "rules", "--forcerun", "write_model_cards", "export_crate")
+    assert (results / CRATE).read_bytes() == before
+
+
+def test_cards_are_loaded_by_the_library_that_reads_them_on_the_hub(results: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    cards = sorted(results.rglob(CARD))
+    for path in cards:
+        data = ModelCard.load(path).data
+        assert data.license == "mit"
+        assert data.library_name == "transformers"
+    measured = [path for path in cards if ModelCard.load(path).data.eval_results]
+    assert len(measured) == 4, "two students, SFT and DPO"
