@@ -135,7 +135,12 @@ def trained(folder: Path, stage: str, parents: dict) -> Path:
 def right(count: int) -> pd.DataFrame:
     """Labels of which the first ``count`` are 0, the others 1."""
     labels = [int(number >= count) for number in range(len(IDS))]
-    return pd.DataFrame({"id": IDS, "label": labels, "margin": 1.0, "probability": 1.0, "source": "made"})
+    # Certain of each label: a margin speaks for the response that the label names.
+    certain = {
+        "margin": [2.0 * label - 1 for label in labels],
+        "probability": [float(label) for label in labels],
+    }
+    return pd.DataFrame({"id": IDS, "label": labels, **certain, "source": "made"})
 
 
 def with_labels(folder: Path, stage: str, parents: dict, facts: dict, **tables: pd.DataFrame) -> Path:

@@ -199,7 +199,7 @@ def weight_map(source: Path) -> dict[str, str]:
         return {}
     weights = read_object(index).get("weight_map")
     if not isinstance(weights, dict) or not weights:
-        raise ArtifactError("not an index of weights: no weight_map", where=index)
+        raise ArtifactError("not an index of weights: no weight_map", where=index, instead="fetch it again")
     for name in weights.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(foreign.SAFETENSORS):
             raise ArtifactError(
@@ -208,7 +208,9 @@ def weight_map(source: Path) -> dict[str, str]:
                 instead="its name alone",
             )
         if not (source / name).is_file():
-            raise ArtifactError(f"the index names {name!r}, which is not there", where=index)
+            raise ArtifactError(
+                f"the index names {name!r}, which is not there", where=index, instead="fetch it again"
+            )
     return weights
 
 

@@ -230,7 +230,7 @@ def test_what_is_no_index(text: str, sharded: Path, tmp_path: Path) -> None:
     manifest = source(
         tmp_path, sharded, lambda folder: (folder / "model.safetensors.index.json").write_text(text)
     )
-    with pytest.raises(ArtifactError, match="not an index of weights"):
+    with pytest.raises(ArtifactError, match="not an index of weights|no JSON object|not valid JSON"):
         import_model.main(["--source", str(manifest), "--output", str(tmp_path / "made" / "manifest.json")])
 
 
