@@ -243,7 +243,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         alone = path.name == RUN_RECORD and path.with_name(MANIFEST).is_file()
         raise ArtifactError(
-            "the artifact is not there" if not alone else "the artifact's run record is gone",
+            "the artifact is not there" if not alone else "the artifact's run record is not there",
             where=path,
             instead="run the workflow for it first" if not alone else _MAKE_AGAIN,
         ) from error
