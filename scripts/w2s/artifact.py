@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -53,6 +54,9 @@ LIBRARIES = (
     "numpy",
     "pandas",
     "pyarrow",
+)
+_MAKE_AGAIN = (
+    f"delete the {MANIFEST} there and run the workflow again"  # without it Snakemake makes the artifact anew
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Parents = Mapping[str, Path | Sequence[Path] | None]
@@ -140,14 +144,15 @@ class Artifact:
                 interruption.deferred()
             ):  # between its two renames there is neither the old artifact nor the new one
                 _swap(temporary, folder)
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise EnvironmentProblem(
-                    f"no room to write ({os.strerror(error.errno)}); nothing half-written was left",
-                    where=folder,
-                    instead="free some space or raise the quota, then run the same command again: it continues",
-                ) from error
-            raise
+        except Exception as error:
+            told = _no_room(error)
+            if told is None:
+                raise
+            raise EnvironmentProblem(
+                f"no room to write ({told}); nothing half-written was left",
+                where=folder,
+                instead="free some space or raise the quota, then run the same command again: it continues",
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -247,8 +252,11 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         whole = isinstance(record, dict) and record.get(SEAL) == sealed(record)[SEAL]
     except FileNotFoundError as error:
+        alone = path.name == RUN_RECORD and path.with_name(MANIFEST).is_file()
         raise ArtifactError(
-            "the artifact is not there", where=path, instead="run the workflow for it first"
+            "the artifact is not there" if not alone else "the artifact's run record is not there",
+            where=path,
+            instead="run the workflow for it first" if not alone else _MAKE_AGAIN,
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"the record cannot be read ({error})", where=path) from error
@@ -256,7 +264,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             "the record was edited or damaged after it was made: its seal does not fit",
             where=path,
-            instead="delete it and run the workflow again; settings belong into the configuration",
+            instead=f"{_MAKE_AGAIN}; settings belong into the configuration",
         )
     return record
 
@@ -327,6 +335,8 @@ def restore(manifest_path: Path, work: str) -> bool:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path beside ``path`` and rename: the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial{path.suffix}"):
+        leftover.unlink(missing_ok=True)  # of a process that was killed; one file has one writer at a time
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
     try:
         write(temporary)
@@ -441,6 +451,18 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _file_entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def _no_room(error: Exception) -> str | None:
+    """What a full disk is called in ``error``, None if it is about something else.
+
+    safetensors and torch write by themselves and raise errors of their own; torch's do not even say why.
+    """
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return os.strerror(error.errno)
+    known = [os.strerror(number) for number in DISK_FULL]
+    found = [words for words in (*known, "PytorchStreamWriter", "inline_container.cc") if words in str(error)]
+    return (found[0] if found[0] in known else "torch could not write its file") if found else None
 
 
 def _umask() -> int:

@@ -8,8 +8,9 @@ attempt that ran out of it, the same again after one that was interrupted.
 *The lock.* Two attempts can meet: a scheduler requeues a job that Snakemake submits again as well, or a controller was
 killed and its jobs live on. Clusters have file systems on which ``flock`` is not to be trusted, so the lock is a file
 that its holder touches every 15 seconds. It is stale when that has not happened for 90 seconds, by the clock of the
-file server (a file touched in the same folder tells it, as machines' clocks differ); and at once if it is of a process
-of this machine that has gone, or of the same SLURM job, which then was requeued.
+file server (a file touched in the same folder tells it, as machines' clocks differ); when it has not happened for as
+long while somebody waited, for a clock that was set back would keep a dead holder's lock fresh; and at once if it is of a
+process of this machine that has gone, or of the same SLURM job, which then was requeued.
 
 *Taking over.* Locks are numbered. Who finds none, or stale ones only, creates the next number with ``O_EXCL``: of
 several takers one succeeds. It then looks again, and gives way if there is any lock but those that it found stale: its
@@ -54,11 +55,12 @@ class Lock(NamedTuple):
 
     @property
     def holder(self) -> dict[str, Any]:
-        """Who holds it; empty while it is being written."""
-        try:
-            return dict(json.loads(self.text))
-        except ValueError:
-            return {}
+        """Who holds it; empty while it is being written, or if it is torn."""
+        with contextlib.suppress(ValueError):
+            holder = json.loads(self.text)
+            if isinstance(holder, dict):
+                return holder
+        return {}
 
 
 def job_folder(output: Path) -> Path:
@@ -95,7 +97,7 @@ def count(output: Path, outcome: str) -> int:
         return 0
     found = 0
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             found += json.loads(line)["outcome"] == outcome
     return found
 
@@ -137,12 +139,14 @@ def held(output: Path, work: str = "") -> Iterator[bool]:
 def _acquire(folder: Path, me: dict[str, Any]) -> tuple[Lock, bool]:
     """The lock, and whether the last one that was waited for did the same work."""
     same, told = False, -SECONDS_BETWEEN_LINES
+    seen: dict[Lock, float] = {}
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # the holder before has just removed the folder
             found = _locks(folder)
             now = _clock(folder)
-            working = [lock for lock in found if not _stale(lock, now, me)]
+            since = {lock: time.monotonic() - seen.setdefault(lock, time.monotonic()) for lock in found}
+            working = [lock for lock in found if since[lock] <= STALE_SECONDS and not _stale(lock, now, me)]
             if not working:
                 mine = _claim(folder, found, me)
                 if mine is not None:
@@ -177,7 +181,7 @@ def _claim(folder: Path, stale: list[Lock], me: dict[str, Any]) -> Lock | None:
 def _release(lock: Lock) -> None:
     """Remove the lock if it is still ours, and the folder if it is empty."""
     with contextlib.suppress(OSError):
-        if lock.path.read_text(encoding="utf-8") == lock.text:
+        if _text(lock.path) == lock.text:
             lock.path.unlink()
         lock.path.parent.rmdir()
 
@@ -186,7 +190,7 @@ def _beat(lock: Lock, stop: threading.Event) -> None:
     """Touch the lock until told to stop; end this process if it was taken away."""
     while not stop.wait(HEARTBEAT_SECONDS):
         try:
-            if lock.path.read_text(encoding="utf-8") == lock.text:
+            if _text(lock.path) == lock.text:
                 os.utime(lock.path)  # without a time: the file server sets its own
                 continue
         except FileNotFoundError:
@@ -203,9 +207,13 @@ def _locks(folder: Path) -> list[Lock]:
     """All locks in ``folder``, by number."""
     found = []
     for path in folder.glob(f"{LOCK}*"):
-        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as stream:
+        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as stream:
             found.append(Lock(path, stream.read(), os.fstat(stream.fileno()).st_mtime))
     return sorted(found, key=lambda lock: _number(lock.path))
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _number(path: Path) -> int:
@@ -227,7 +235,7 @@ def _stale(lock: Lock, now: float, me: dict[str, Any]) -> bool:
     if now - lock.touched > STALE_SECONDS:
         return True
     holder = lock.holder
-    if holder.get("machine") == me["machine"]:
+    if holder.get("machine") == me["machine"] and isinstance(holder.get("pid"), int):
         return not _runs(holder["pid"])
     return me["slurm_job"] is not None and holder.get("slurm_job") == me["slurm_job"]
 

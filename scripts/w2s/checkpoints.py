@@ -95,11 +95,13 @@ def step_of(checkpoint: Path) -> int:
 def torn(checkpoint: Path) -> str | None:
     """Why ``checkpoint`` cannot be used, or None if it is whole."""
     try:
-        files = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["files"]
+        files = dict(json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["files"])
     except FileNotFoundError:
         return "it was not finished"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its marker cannot be read: {error}"
+    if not files:
+        return "its marker names no file"
     for name, digest in files.items():
         path = checkpoint / name
         if not path.is_file():

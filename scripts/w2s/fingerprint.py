@@ -221,11 +221,15 @@ def _own_digest() -> bytes:
 
 @cache
 def _kept() -> dict[str, list[Any]]:
+    """What other processes kept; nothing of a file that is torn: its first line is the digest of the rest."""
     try:
-        content = json.loads(CACHE.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        seal, _, content = CACHE.read_bytes().partition(b"\n")
+    except OSError:
         return {}
-    return content if isinstance(content, dict) and len(content) < CACHE_ENTRIES else {}
+    if hashlib.sha256(content).hexdigest().encode() != seal:
+        return {}
+    entries = json.loads(content)
+    return entries if len(entries) < CACHE_ENTRIES else {}
 
 
 def _keep(key: str, entry: list[Any]) -> None:
@@ -235,5 +239,6 @@ def _keep(key: str, entry: list[Any]) -> None:
     temporary = CACHE.with_name(f"{CACHE.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         CACHE.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(kept), encoding="utf-8")
+        content = json.dumps(kept).encode()
+        temporary.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
         os.replace(temporary, CACHE)

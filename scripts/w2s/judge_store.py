@@ -11,6 +11,9 @@ counted and reported, and they weigh on the budget with the most that they can h
 holds the sums of both, so that a budget is checked in the transaction that writes the intent: processes that share a
 store cannot overspend together. Amounts are whole billionths of a dollar, so that sums are exact.
 
+Each outcome has a *seal* beside it, the digest of its values: SQLite notices a torn file, but not one other letter in a
+reply. A reply whose seal does not fit is refused. Stores from before there were seals get them from now on.
+
 A request's *key* is the SHA-256 of the model, the sampling parameters, the messages and the index of the sample. Several
 processes may share a store: a request that another one has under way is waited for, not sent again. SQLite's rollback
 journal is used, which works on network file systems with working locks; its write-ahead log does not.
@@ -42,6 +45,13 @@ VERSION = 1
 BUSY_SECONDS = 60.0
 REPLY, FAILED, UNCLEAR = "reply", "failed", "unclear"
 
+_SEALS = """
+CREATE TABLE IF NOT EXISTS seals (intent INTEGER PRIMARY KEY REFERENCES outcomes (intent), sha256 TEXT NOT NULL);
+""" + "".join(
+    f"CREATE TRIGGER IF NOT EXISTS seals_{verb.lower()} BEFORE {verb} ON seals "
+    "BEGIN SELECT RAISE(ABORT, 'the store only grows'); END;\n"
+    for verb in ("UPDATE", "DELETE")
+)
 _SCHEMA = f"""
 CREATE TABLE intents (
     intent INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -80,6 +90,7 @@ CREATE TABLE ledger (
     open_nano INTEGER NOT NULL
 );
 INSERT INTO ledger VALUES (1, 0, 0);
+{_SEALS}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """ + "".join(
@@ -88,7 +99,6 @@ PRAGMA user_version = {VERSION};
     for table in ("intents", "outcomes")
     for verb in ("UPDATE", "DELETE")
 )
-_REPLY_COLUMNS = "intent, key, model, text, finish_reason, prompt_tokens, completion_tokens, cost_nano"
 _OPEN = "NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.intent = intents.intent)"
 _LEDGER_SUMS = f"""
 SELECT (SELECT COALESCE(SUM(cost_nano), 0) FROM outcomes),
@@ -249,7 +259,7 @@ class Store:
     def find(self, key: str) -> Reply | None:
         """The reply of that key, the earliest if two processes ever paid for it; None if there is none."""
         with self._reading() as connection:
-            return _find(connection, key)
+            return self._find(connection, key)
 
     def claim(
         self, request: Request, worst_nano: int, lease_seconds: float, budget_nano: int | None
@@ -267,7 +277,7 @@ class Store:
         """
 
         def work(connection: sqlite3.Connection) -> Reply | Busy | Intent:
-            found = _find(connection, request.key)
+            found = self._find(connection, request.key)
             if found is not None:
                 return found
             if any(_under_way(*row) for row in _open_intents(connection, request.key)):
@@ -326,11 +336,12 @@ class Store:
                 time.time(),
             )
             connection.execute(f"INSERT INTO outcomes VALUES ({', '.join('?' * len(values))})", values)
+            connection.execute("INSERT INTO seals VALUES (?, ?)", (intent.number, _seal(values)))
             connection.execute(
                 "UPDATE ledger SET settled_nano = settled_nano + ?, open_nano = open_nano - ?",
                 (cost, intent.worst_nano),
             )
-            return _find(connection, key) if outcome.status == REPLY else None
+            return self._find(connection, key) if outcome.status == REPLY else None
 
         return self._write(work)
 
@@ -355,6 +366,27 @@ class Store:
         with self._reading() as connection:
             return connection.execute("SELECT settled_nano FROM ledger").fetchone()[0]
 
+    def _find(self, connection: sqlite3.Connection, key: str) -> Reply | None:
+        """The earliest reply of that key.
+
+        Raises:
+            StoreError: its seal does not fit.
+        """
+        query = (
+            "SELECT seals.sha256, outcomes.* FROM outcomes LEFT JOIN seals USING (intent) "
+            "WHERE key = ? AND status = ? ORDER BY intent LIMIT 1"
+        )
+        row = connection.execute(query, (key, REPLY)).fetchone()
+        if row is None:
+            return None
+        seal, *values = row
+        if seal is not None and seal != _seal(values):
+            raise StoreError(
+                f"reply {values[0]} was altered: its seal does not fit", where=self.path, instead=_RESTORE
+            )
+        intent, key, _, model, text, finish_reason, prompt_tokens, completion_tokens, cost, *_ = values
+        return Reply(intent, key, model, text, finish_reason, prompt_tokens, completion_tokens, cost)
+
     def _check(self) -> None:
         application = self._connection.execute("PRAGMA application_id").fetchone()[0]
         if application != APPLICATION_ID:
@@ -376,6 +408,8 @@ class Store:
         damage = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
             raise StoreError(f"the store is damaged ({damage})", where=self.path, instead=_RESTORE)
+        if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'seals'").fetchone():
+            self._connection.executescript(f"BEGIN IMMEDIATE;{_SEALS}COMMIT;")
         # One statement sees one state of the file, whatever other processes write meanwhile.
         told, held, settled, open_ = self._connection.execute(
             f"SELECT settled_nano, open_nano, sums.* FROM ledger, ({_LEDGER_SUMS}) AS sums"
@@ -442,7 +476,7 @@ class Store:
                 where=self.path,
                 instead="a file on a file system with working locks, in a folder that can be written",
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise StoreError(
                 f"not a whole store of replies ({error})", where=self.path, instead=_RESTORE
             ) from error
@@ -466,8 +500,14 @@ def _create(path: Path) -> None:
     """Make an empty store. It appears whole, so that an empty or half-written file can only be a damaged one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+        temporary = path.with_name(f".{path.name}.{host}-{os.getpid()}.partial")
         temporary.unlink(missing_ok=True)  # of a process of that number that was killed
+        for leftover in path.parent.glob(
+            f".{path.name}.{host}-*.partial"
+        ):  # others may be making it just now
+            if not _started(int(leftover.name.rpartition("-")[2].removesuffix(".partial"))):
+                leftover.unlink(missing_ok=True)
         try:
             connection = _connect(temporary)
             with contextlib.closing(connection):
@@ -481,10 +521,9 @@ def _create(path: Path) -> None:
         raise EnvironmentProblem(f"no store can be made here ({error.strerror})", where=path) from error
 
 
-def _find(connection: sqlite3.Connection, key: str) -> Reply | None:
-    query = f"SELECT {_REPLY_COLUMNS} FROM outcomes WHERE key = ? AND status = ? ORDER BY intent LIMIT 1"
-    row = connection.execute(query, (key, REPLY)).fetchone()
-    return None if row is None else Reply(*row)
+def _seal(values: Sequence[Any]) -> str:
+    """Digest of a row of outcomes."""
+    return hashlib.sha256(canonical(list(values)).encode()).hexdigest()
 
 
 def _open_intents(connection: sqlite3.Connection, key: str | None = None) -> list[tuple[int, str, float]]:

@@ -5,6 +5,9 @@ so is what came of it: ``created`` with the job's id, or ``refused`` if there ce
 a crash in between, the book says that there may be a job, and the endpoint is asked for it before another is submitted
 (:mod:`w2s.tuning_jobs`).
 
+Each line has a *seal*, the digest of its values and of the seal before it, and all are checked when the book is opened:
+SQLite notices a torn file, but not one other digit in a job's id. Lines from before there were seals have none.
+
 The last line of each job says what it costs: the most that it can until it has ended, nothing if it was refused. The
 sum is held against the budget in the transaction that announces a job.
 """
@@ -13,11 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from w2s.errors import EnvironmentProblem
 from w2s.judge_store import BudgetError, StoreError, dollars
@@ -41,12 +47,19 @@ CREATE TRIGGER IF NOT EXISTS lines_update BEFORE UPDATE ON lines
 BEGIN SELECT RAISE(ABORT, 'the book only grows'); END;
 CREATE TRIGGER IF NOT EXISTS lines_delete BEFORE DELETE ON lines
 BEGIN SELECT RAISE(ABORT, 'the book only grows'); END;
+CREATE TABLE IF NOT EXISTS seals (line INTEGER PRIMARY KEY REFERENCES lines (line), sha256 TEXT NOT NULL);
+CREATE TRIGGER IF NOT EXISTS seals_update BEFORE UPDATE ON seals
+BEGIN SELECT RAISE(ABORT, 'the book only grows'); END;
+CREATE TRIGGER IF NOT EXISTS seals_delete BEFORE DELETE ON seals
+BEGIN SELECT RAISE(ABORT, 'the book only grows'); END;
 PRAGMA application_id = {APPLICATION_ID};
 COMMIT;
 """
 _SPENT = """
 SELECT COALESCE(SUM(nano), 0) FROM lines WHERE line IN (SELECT MAX(line) FROM lines GROUP BY key, number)
 """
+
+_SEALED = "SELECT lines.*, seals.sha256 FROM lines LEFT JOIN seals USING (line) ORDER BY line"
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,16 @@ class Book:
         damage = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
             raise StoreError(f"the book is damaged ({damage})", where=self.path, instead="a copy from before")
+        former = ""
+        # One statement sees one state of the book, whatever other processes write meanwhile.
+        for *values, seal in self._connection.execute(_SEALED):
+            if seal != (_seal(values, former) if seal or former else None):
+                raise StoreError(
+                    f"line {values[0]} of the book was altered: its seal does not fit",
+                    where=self.path,
+                    instead="a copy from before; the endpoint is asked for jobs that it does not know of",
+                )
+            former = seal or ""
 
     def __enter__(self) -> Book:
         return self
@@ -142,7 +165,14 @@ class Book:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 values = (key, number, step, told, nano, time.time())
-                self._connection.execute("INSERT INTO lines VALUES (NULL, ?, ?, ?, ?, ?, ?)", values)
+                former = self._connection.execute(
+                    "SELECT sha256 FROM seals ORDER BY line DESC LIMIT 1"
+                ).fetchone()
+                line = self._connection.execute(
+                    "INSERT INTO lines VALUES (NULL, ?, ?, ?, ?, ?, ?)", values
+                ).lastrowid
+                seal = _seal([line, *values], former[0] if former else "")
+                self._connection.execute("INSERT INTO seals VALUES (?, ?)", (line, seal))
                 together = self._connection.execute(_SPENT).fetchone()[0]
                 if budget_nano is not None and together > budget_nano:
                     raise BudgetError(
@@ -165,9 +195,14 @@ class Book:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise StoreError(
                 f"the book of tuning jobs cannot be used ({error})",
                 where=self.path,
                 instead="a whole book, on a file system with room and with working locks",
             ) from error
+
+
+def _seal(values: Sequence[Any], former: str) -> str:
+    """Digest of a line and, by the seal of the line before it, of all lines."""
+    return hashlib.sha256(json.dumps([*values, former]).encode()).hexdigest()

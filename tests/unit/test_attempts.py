@@ -142,6 +142,17 @@ def test_a_lock_is_stale_when_nobody_touches_it(
     assert planted.exists() != stale
 
 
+def test_a_lock_from_the_future_is_stale_when_nobody_touches_it(
+    output: Path, taken: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back: by dates alone it would be fresh for another hour."""
+    planted = plant(output, -3600)
+    assert not taken()
+    monkeypatch.setattr(attempts, "STALE_SECONDS", 0.2)
+    assert taken()
+    assert not planted.exists()
+
+
 def test_an_unfinished_lock_counts_as_one(output: Path, taken: Callable[[], bool]) -> None:
     plant(output).write_text("")
     assert not taken()

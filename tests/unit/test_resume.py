@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import training_inputs
 from training_inputs import Inputs
@@ -42,6 +45,22 @@ def dpo(inputs: Inputs, output: Path, *more: object) -> Path:
 
     words = ("--epochs", 2, "--save-steps", 2, "--lora-rank", 2, *more)
     train_teacher_dpo.main(inputs.arguments(output, *words, scores=True))
+    return output
+
+
+def dpo_full(inputs: Inputs, output: Path, *more: object) -> Path:
+    import train_teacher_dpo
+
+    words = ("--epochs", 2, "--save-steps", 2, "--schedule", "linear", *more)
+    train_teacher_dpo.main(inputs.arguments(output, *words, scores=True))
+    return output
+
+
+def reward(inputs: Inputs, output: Path, *more: object) -> Path:
+    import train_teacher_reward
+
+    words = ("--epochs", 2, "--save-steps", 2, "--lora-rank", 2, "--schedule", "cosine", *more)
+    train_teacher_reward.main(inputs.arguments(output, *words))
     return output
 
 
@@ -88,6 +107,162 @@ def test_a_continued_training_ends_in_the_same_files(
     assert load(output).run["measured"]["resumed_from_step"] == 4
     assert load(output).manifest["files"] == load(whole).manifest["files"]
     assert not checkpoints.state_root(output).exists()
+
+
+@pytest.fixture
+def asked_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """``asked_at(5)``: SIGTERM comes in step 5 of the next trainings; None: it does not."""
+    from w2s import interruption, trainers
+
+    original, step = trainers.Watch.on_step_end, None
+
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: object) -> None:
+        monkeypatch.setattr(interruption, "requested", lambda: state.global_step == step)
+        original(self, args, state, control, **rest)
+
+    def arrange(at: int | None) -> None:
+        nonlocal step
+        step = at
+
+    monkeypatch.setattr(trainers.Watch, "on_step_end", on_step_end)
+    return arrange
+
+
+def stop_and_go(
+    stage: Callable[..., Path],
+    inputs: Inputs,
+    output: Path,
+    asked_at: Callable[[int | None], None],
+    step: int,
+    *more: object,
+) -> Path:
+    """A training that is asked to stop in a step, and is continued."""
+    from w2s.artifact import load
+    from w2s.errors import Interrupted
+
+    asked_at(step)
+    with pytest.raises(Interrupted, match=f"saved at step {step} of 8"):
+        stage(inputs, output, *more)
+    asked_at(None)
+    stage(inputs, output, *more)
+    assert load(output).run["measured"]["resumed_from_step"] == step
+    return output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [sft, dpo, dpo_full, reward])
+def test_a_training_can_stop_after_any_step(
+    inputs: Inputs,
+    tmp_path: Path,
+    asked_at: Callable[[int | None], None],
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    stage: Callable[..., Path],
+) -> None:
+    """Whatever the step and the division of the batch, also between two rows of the history."""
+    from w2s.artifact import load
+
+    monkeypatch.setattr("w2s.training.HISTORY_ROWS", 3)  # a row each third step
+    divisions = (0, 2)
+    whole = {
+        micro: load(
+            stage(inputs, tmp_path / f"whole-{micro}/manifest.json", "--micro-batch-size", micro)
+        ).digest
+        for micro in divisions
+    }
+    for step in range(1, 8):
+        micro = divisions[step % 2]
+        output = tmp_path / f"again-{step}" / "manifest.json"
+        stop_and_go(stage, inputs, output, asked_at, step, "--micro-batch-size", micro)
+        assert load(output).digest == whole[micro], f"step {step}, micro batches of {micro}"
+    record_property("cases", 7)
+
+
+def nothing(*_: object, **__: object) -> None:
+    """In the place of what restores a part of the state."""
+
+
+def leave_out(part: str, patch: pytest.MonkeyPatch) -> None:
+    """Let a continued training begin with a fresh ``part`` of the state."""
+    import torch
+    import transformers.trainer
+    from transformers import Trainer
+    from w2s import trainers
+
+    skip = transformers.trainer.skip_first_batches
+    load_both = Trainer._load_optimizer_and_scheduler
+
+    def load_but(name: str) -> Callable[..., None]:
+        def load_one(self: Any, checkpoint: str | None) -> None:
+            kept = getattr(self, name)
+            setattr(self, name, type("Deaf", (), {"load_state_dict": nothing})())
+            try:
+                load_both(self, checkpoint)
+            finally:
+                setattr(self, name, kept)
+
+        return load_one
+
+    if part == "optimiser":
+        patch.setattr(Trainer, "_load_optimizer_and_scheduler", load_but("optimizer"))
+    elif part == "schedule":
+        patch.setattr(Trainer, "_load_optimizer_and_scheduler", load_but("lr_scheduler"))
+    elif part == "order of rows":
+        patch.setattr(transformers.trainer, "skip_first_batches", lambda loader, _number: loader)
+    elif part == "passes of a step":
+        patch.setattr(
+            transformers.trainer, "skip_first_batches", lambda loader, number: skip(loader, number // 2)
+        )
+    elif part == "sums since the last row of the history":
+        patch.setattr(trainers.Resumable, "restore_interval", nothing)
+    elif part == "random state of python":
+        patch.setattr(random, "setstate", nothing)
+    elif part == "random state of numpy":
+        patch.setattr(np.random, "set_state", nothing)
+    else:
+        assert part == "random state of torch"
+        patch.setattr(torch.random, "set_rng_state", nothing)
+
+
+PARTS = (
+    *("optimiser", "schedule", "order of rows", "passes of a step", "sums since the last row of the history"),
+    *("random state of python", "random state of numpy", "random state of torch"),
+)
+
+
+@pytest.mark.parametrize("part", ["nothing", *PARTS])
+def test_each_part_of_the_state_is_needed(
+    inputs: Inputs,
+    tmp_path: Path,
+    asked_at: Callable[[int | None], None],
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+) -> None:
+    """Continued without it, the training ends in other files; so a state that lacked it would be noticed."""
+    from w2s import trainers
+    from w2s.artifact import load
+
+    monkeypatch.setattr("w2s.training.HISTORY_ROWS", 3)
+    begin, drawn = trainers.Watch.on_step_begin, []
+
+    def draw(self: Any, args: Any, state: Any, control: Any, **rest: object) -> None:
+        # Rows that are drawn or masked at random would do so: libraries use all of these.
+        drawn.append((state.global_step, random.random(), np.random.random()))
+        begin(self, args, state, control, **rest)
+
+    monkeypatch.setattr(trainers.Watch, "on_step_begin", draw)
+    words = ("--micro-batch-size", 4, "--warmup-steps", 2)
+    whole = load(sft(inputs, tmp_path / "whole" / "manifest.json", *words)).digest
+    expected = sorted(drawn)
+    drawn.clear()
+    with monkeypatch.context() as patch:
+        if part != "nothing":
+            leave_out(part, patch)
+        again = load(
+            stop_and_go(sft, inputs, tmp_path / "again" / "manifest.json", asked_at, 5, *words)
+        ).digest
+    same = again == whole and sorted(drawn) == expected
+    assert same == (part == "nothing")
 
 
 @pytest.mark.parametrize("harm", ["marker", "content", "file"])
