@@ -37,8 +37,6 @@ MANIFEST = "manifest.json"
 RUN_RECORD = "run.json"
 SCHEMA_VERSION = 2
 SEAL = "seal"
-# Names the work that a job does (scripts/w2s/launch.py): what it makes can be recognised by it.
-WORK = "W2S_WORK"
 # Versions that can change a number; others are in the lock.
 LIBRARIES = (
     "torch",
@@ -54,6 +52,8 @@ LIBRARIES = (
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Parents = Mapping[str, Path | Sequence[Path] | None]
+# Manifest to be made -> what gives the key of the work that makes it (scripts/w2s/keys.py), asked when it is made.
+_announced: dict[Path, Callable[[Path], str | None]] = {}
 
 
 class Artifact:
@@ -116,24 +116,18 @@ class Artifact:
         """
         if manifest_path.name != MANIFEST:
             raise ArtifactError(f"an artifact's handle is called {MANIFEST}", where=manifest_path)
-        folder = manifest_path.parent
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        folder, source = manifest_path.parent, Path(script or sys.argv[0])
         try:
-            temporary.chmod(0o777 & ~_umask())
-            draft = Draft(temporary, _parent_digests(parents, manifest_path.parent))
-            yield draft
-            manifest = draft.manifest(spec, Path(script or sys.argv[0]))
-            run = draft.run_record(Path(script or sys.argv[0]))
-            if WORK in os.environ:
-                run |= {"work": os.environ[WORK], "manifest": manifest}
-            write_json(sealed(run), temporary / RUN_RECORD)
-            write_json(manifest, temporary / MANIFEST)
-            with (
-                interruption.deferred()
-            ):  # between its two renames there is neither the old artifact nor the new one
-                _swap(temporary, folder)
+            with replacing(folder) as temporary:
+                draft = Draft(temporary, _parent_digests(parents, folder))
+                yield draft
+                manifest = draft.manifest(spec, source)
+                run = draft.run_record(source)
+                if manifest_path in _announced and (key := _announced[manifest_path](source)) is not None:
+                    # With the manifest, to give it back when the same work is asked for again.
+                    run |= {"key": key, "manifest": manifest}
+                write_json(sealed(run), temporary / RUN_RECORD)
+                write_json(manifest, temporary / MANIFEST)
         except OSError as error:
             if error.errno in DISK_FULL:
                 raise EnvironmentProblem(
@@ -142,8 +136,31 @@ class Artifact:
                     instead="free some space or raise the quota, then run the same command again: it continues",
                 ) from error
             raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder to fill. On a clean exit it takes the place of ``folder`` at once, on an exception it goes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        # Between its two renames there is neither the old artifact nor the new one.
+        with interruption.deferred():
+            _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def announce(manifest_path: Path, key: Callable[[Path], str | None]) -> None:
+    """Have the run record of the artifact that will be made at ``manifest_path`` name the key of the work.
+
+    Args:
+        key: gives it, or None, of the stage's script.
+    """
+    _announced[manifest_path] = key
 
 
 class Draft:
@@ -256,7 +273,10 @@ def verify(manifest_path: Path) -> None:
     Raises:
         ArtifactError: a file is missing, altered or not listed; the message names it.
     """
-    artifact = load(manifest_path)
+    _check_files(load(manifest_path))
+
+
+def _check_files(artifact: Artifact) -> None:
     for name, entry in artifact.manifest["files"].items():
         if file_digest(artifact.path(name)) != entry["sha256"]:
             raise ArtifactError(f"file {name!r} was altered after it was made", where=artifact.folder)
@@ -283,27 +303,23 @@ def container_digest() -> str | None:
     return known.get(name, f"{name} (digest unknown)")
 
 
-def restore(manifest_path: Path, work: str) -> bool:
-    """Give an artifact back its manifest, if just this work made it and its files are whole; returns whether.
+def restore(manifest_path: Path, key: str) -> bool:
+    """Give an artifact back its manifest, if work of this key made it and its files are whole; returns whether.
 
-    Snakemake deletes a declared output before each job. Where the job was done already, unseen by Snakemake (its
-    controller was killed, the job lived on), nothing but the manifest is missing.
+    Snakemake deletes a declared output before each job. Where the job was done already, nothing but that is missing.
     """
     try:
         run = load_run(manifest_path)
-        if run.get("work") != work or manifest_path.exists():
+        if run.get("key") != key or manifest_path.exists():
             return False
-        manifest = run["manifest"]
-        whole = all(
-            file_digest(manifest_path.parent / name) == entry["sha256"]
-            for name, entry in manifest["files"].items()
-        )
-    except (ArtifactError, OSError, KeyError):
+        for torn in manifest_path.parent.glob(f".{MANIFEST}.*"):  # killed while it did just this
+            torn.unlink(missing_ok=True)
+        _check_files(Artifact(manifest_path, run["manifest"], run))
+    except (ArtifactError, OSError):
         return False
-    if whole:
-        _remove_leftovers(manifest_path.parent)
-        write_json(manifest, manifest_path)
-    return whole
+    _remove_leftovers(manifest_path.parent)
+    write_json(run["manifest"], manifest_path)
+    return True
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -335,17 +351,21 @@ def files_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def environment() -> dict[str, Any]:
-    """Interpreter, library versions and hardware, read without importing a library."""
+def software() -> dict[str, Any]:
+    """Versions of the interpreter and of the libraries, read without importing one."""
     from importlib import metadata
 
     versions = {}
     for library in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[library] = metadata.version(library)
+    return {"python": platform.python_version(), "libraries": versions}
+
+
+def environment() -> dict[str, Any]:
+    """Software and hardware."""
     return {
-        "python": platform.python_version(),
-        "libraries": versions,
+        **software(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -48,6 +48,10 @@ class Runtime(Section):
         "plain",
         description="plain: one new process per job; worker: jobs fork from a process that has the libraries loaded",
     )
+    store: Site = Field(
+        None,
+        description="folder of the artifacts that runs and users share (docs/store.md); the variable W2S_STORE wins",
+    )
     needs_gpu: bool = Field(
         True,
         description="jobs that run a model ask for GPUs; on a machine without one a real run is refused",
