@@ -268,15 +268,22 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def verify(manifest_path: Path) -> None:
-    """Hash an artifact's files again and compare them with its manifest.
+    """Hash an artifact's files again and compare them with its manifest; its records, too, byte for byte.
 
     Raises:
         ArtifactError: a file is missing, altered or not listed; the message names it.
     """
-    _check_files(load(manifest_path))
+    artifact = load(manifest_path)
+    for name, record in ((MANIFEST, artifact.manifest), (RUN_RECORD, artifact.run)):
+        if (artifact.folder / name).read_bytes() != _as_text(record).encode():
+            raise ArtifactError(
+                f"{name} says the same in other bytes than it was made", where=artifact.folder
+            )
+    _check_files(artifact)
 
 
 def _check_files(artifact: Artifact) -> None:
+    """Compare what lies in an artifact's folder with its manifest."""
     for name, entry in artifact.manifest["files"].items():
         if file_digest(artifact.path(name)) != entry["sha256"]:
             raise ArtifactError(f"file {name!r} was altered after it was made", where=artifact.folder)
@@ -335,8 +342,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(value: object, path: Path) -> None:
     """Write JSON atomically, keys in their order, NaN refused."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    content = _as_text(value).encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _as_text(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
 
 
 def file_digest(path: Path) -> str:

@@ -129,6 +129,7 @@ def check(manifest: Path, key: str) -> None:
     Raises:
         ArtifactError: it is not whole, or of other work.
     """
+    _within(manifest.parent)
     artifact.verify(manifest)
     if artifact.load_run(manifest).get("key") != key:
         raise ArtifactError("the artifact is not what was made by work of this key", where=manifest.parent)
@@ -164,10 +165,8 @@ def _copy_folder(source: Path, target: Path, *, kept: bool = False) -> None:
         ArtifactError: there is something else in the folder.
     """
     folders = [target]
-    for path in sorted(source.rglob("*")):
+    for path in _within(source):
         copy = target / path.relative_to(source)
-        if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise ArtifactError("neither a file nor a folder", where=path)
         if path.is_dir():
             copy.mkdir()
             folders.append(copy)
@@ -175,6 +174,19 @@ def _copy_folder(source: Path, target: Path, *, kept: bool = False) -> None:
             _copy_file(path, copy, kept)
     for folder in folders if kept else ():
         _sync(folder)
+
+
+def _within(folder: Path) -> list[Path]:
+    """What lies in a folder, folders before what lies in them.
+
+    Raises:
+        ArtifactError: a link, or something else that is neither a file nor a folder.
+    """
+    found = sorted(folder.rglob("*"))
+    for path in found:
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise ArtifactError("neither a file nor a folder", where=path)
+    return found
 
 
 def _copy_file(source: Path, target: Path, kept: bool) -> None:
