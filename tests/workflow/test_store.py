@@ -5,18 +5,14 @@ Stand-ins make the heavy artifacts; each writes down that it ran. What is no art
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from clones import NOBODY, Clone, as_another_user, give_away
 from w2s import store
 from w2s.artifact import load, load_run, verify
 
@@ -24,62 +20,6 @@ if TYPE_CHECKING:
     from conftest import Workflow
 
 ONE_STUDENT = "experiments: {a_figure_2a: {students: [opt-1.3b]}}\n"
-NOBODY = 65534
-
-
-def as_another_user() -> list[str]:
-    """What to put before a command so that another user runs it; nothing where that cannot be.
-
-    Where the interpreter lies in a folder that only root may enter, that user may read all files.
-    """
-    if os.getuid() != 0 or shutil.which("setpriv") is None:
-        return []
-    words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    if all(folder.stat().st_mode & 0o001 for folder in Path(sys.executable).resolve().parents):
-        return words
-    words += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    return words if subprocess.run([*words, "true"], capture_output=True).returncode == 0 else []
-
-
-@dataclass
-class Clone:
-    """A copy of the repository in a folder of its own, and how a command is run in it."""
-
-    workflow: Workflow
-    store: Path
-    before: tuple[str, ...] = ()
-
-    def run(self, *arguments: str, shared: bool = True) -> float:
-        """Run Snakemake, with the store or without, and insist on success; returns the seconds it took."""
-        environment = {**self.workflow.environment, store.VARIABLE: str(self.store) if shared else ""}
-        environment |= {"XDG_CACHE_HOME": str(self.folder / ".cache"), "HOME": str(self.folder)}
-        started = time.monotonic()
-        done = subprocess.run(
-            [*self.before, *self.workflow.command("--cores", "2", *arguments)],
-            cwd=self.folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert done.returncode == 0, self.workflow.failure(done.stdout)
-        return time.monotonic() - started
-
-    @property
-    def folder(self) -> Path:
-        return self.workflow.folder
-
-    def manifests(self) -> dict[str, Path]:
-        """Place -> manifest of all artifacts."""
-        found = [
-            *self.folder.glob("results/**/manifest.json"),
-            *self.folder.glob("resources/**/manifest.json"),
-        ]
-        return {str(path.relative_to(self.folder)): path for path in found}
-
-    def computed(self) -> set[str]:
-        """Places of the artifacts that were made here."""
-        return {place for place, path in self.manifests().items() if "fetched" not in load_run(path)}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +33,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def make_clone(place: Path, make_workflow: Callable[..., Workflow]) -> Callable[..., Clone]:
     """``make_clone("name", another_user=False)`` -> a clone of its own with the common store."""
+    from conftest import environment
     from fakes import FAKE_RUN
 
     source = make_workflow(fakes=True, preset="paper-a", overlay=FAKE_RUN + ONE_STUDENT)
@@ -104,10 +45,8 @@ def make_clone(place: Path, make_workflow: Callable[..., Workflow]) -> Callable[
         shutil.copytree(source.folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
         before = as_another_user() if another_user else []
         if before:
-            for path in (folder.parent, *folder.parent.rglob("*")):
-                os.chown(path, NOBODY, NOBODY)
-        workflow = type(source)(folder, poison, source.dry_runner, source.overlays)
-        return Clone(workflow, place / "store", tuple(before))
+            give_away(folder.parent)
+        return Clone(folder, place / "store", source.overlays, environment(poison), before)
 
     return make
 
@@ -157,7 +96,6 @@ def test_the_second_fetches_all_and_computes_nothing(
         assert (two.folder / "results/paper-a" / page).is_file() == (
             one.folder / "results/paper-a" / page
         ).is_file()
-    assert two.workflow.planned() == {}
     assert len(list(two.folder.glob("results/paper-a/figures/*.png"))) == 2, "drawn here"
     record_property("cases", len(ours))
     record_property("seconds", f"{seconds:.1f}, then {seconds_too:.1f}")
