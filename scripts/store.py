@@ -1,8 +1,8 @@
 """Look after an artifact store: what lies in it, whether it is whole, what may go.
 
 The store is the folder that runs and users share, so that nothing is computed twice (docs/store.md). It is the one of
---store, else of the variable W2S_STORE. What was set aside as damaged is listed, and goes first when it is pruned; so does what
-publishers that were killed have left.
+--store, else of the variable W2S_STORE. What was set aside as damaged, and what publishers that were killed have left, is
+listed, and goes a day later when the store is pruned.
 
     python scripts/store.py list
     python scripts/store.py verify

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fetch
 import pytest
 import store as command
 from w2s import artifact, attempts, checkpoints, cli, interruption, store
@@ -205,6 +206,35 @@ def test_figures_have_no_key() -> None:
     page.output("--output")
     assert page.work(["--output", "report.html"]) is None
     assert isinstance(page.work(["--output", "x/manifest.json"]), Work)
+
+
+def test_undeclared_files_of_a_local_source_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their content: an edited one is fetched anew, the same ones elsewhere are not."""
+    folder, output = tmp_path / "data", tmp_path / "resources" / "mine" / "manifest.json"
+    folder.mkdir()
+    (folder / "declared.csv").write_text("a")
+    (folder / "undeclared.csv").write_text("b")
+    sha256 = artifact.file_digest(folder / "declared.csv")
+
+    def fetched(folder: Path) -> str:
+        """The time of the fetching, which is kept where nothing is fetched."""
+        output.unlink(missing_ok=True)
+        words = ["--kind", "local", "--folder", str(folder), "--output", str(output)]
+        words += ["--files", f"declared.csv={sha256}", "undeclared.csv="]
+        monkeypatch.setattr(sys, "argv", [fetch.__file__, *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.run(fetch.main)
+        assert not stop.value.code
+        verify(output)
+        return load_run(output)["seal"]
+
+    first = fetched(folder)
+    assert fetched(folder) == first
+    folder = folder.rename(tmp_path / "elsewhere")
+    assert fetched(folder) == first
+    (folder / "undeclared.csv").write_text("c")
+    assert fetched(folder) != first
+    assert (output.parent / "undeclared.csv").read_text() == "c"
 
 
 # -- in place ------------------------------------------------------------------------------------------------------
