@@ -36,7 +36,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from w2s import attempts, cli, gpus, interruption, store
+from w2s import attempts, checkpoints, cli, gpus, interruption, store
 from w2s.errors import ConfigError
 from w2s.keys import Work, key_of
 
@@ -79,8 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with attempts.held(work.output, key or os.urandom(8).hex()) as done:
         if done:
             logger.info("%s was made already, by another process: nothing is left to do", work.output)
-            store.clear_beside(work.output)
         if done or store.reuse(work.output, key):
+            attempts.discard(work.output)
+            checkpoints.discard(
+                work.output
+            )  # it may have been killed after its artifact stood and before this
             store.publish(work.output, key)
             return 0
         with gpus.allocated(args.gpus):

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from w2s import artifact, attempts, checkpoints
+from w2s import artifact, checkpoints
 from w2s.artifact import MANIFEST, RUN_RECORD
 from w2s.errors import ArtifactError
 
@@ -59,14 +59,8 @@ def reuse(output: Path, key: str | None) -> bool:
         logger.info("%s was made already by the same work: nothing is left to do", output)
     elif not fetch(output, key):
         return False
-    clear_beside(output)
-    return True
-
-
-def clear_beside(output: Path) -> None:
-    """Remove what earlier attempts left beside an artifact that stands: their history and their training state."""
-    attempts.discard(output)
     checkpoints.discard(output)
+    return True
 
 
 def fetch(output: Path, key: str) -> bool:

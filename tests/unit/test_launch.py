@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import training_inputs
 from training_inputs import Inputs
-from w2s import attempts, checkpoints, interruption, launch
+from w2s import attempts, checkpoints, interruption, launch, store
 from w2s.artifact import Artifact
 from w2s.errors import ConfigError
 from w2s.keys import key_of
@@ -447,10 +448,19 @@ def test_work_that_was_done_unseen_is_not_repeated(stage: Stage) -> None:
     assert not stage.folder.exists() and not state.exists()
 
 
-def test_work_that_was_done_needs_no_gpu(stage: Stage) -> None:
+def test_what_another_has_made_is_fetched_without_a_gpu(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    monkeypatch.setenv(store.VARIABLE, str(tmp_path / "store"))
     assert stage.run(ARTIFACT)[:2] == (0, "working\n")
-    stage.output.unlink()
+    manifest = stage.output.read_bytes()
+    shutil.rmtree(stage.output.parent)
+    assert stage.run("sys.exit(75)")[0] == 75  # other code was interrupted and left its history
+    assert stage.folder.is_dir()
     assert stage.run(ARTIFACT, "--gpus", 9, "--layout", "ddp")[:2] == (0, "")
+    assert stage.output.read_bytes() == manifest
+    assert not stage.folder.exists()
 
 
 def test_work_on_another_input_or_by_other_code_is_done(stage: Stage, tmp_path: Path) -> None:
