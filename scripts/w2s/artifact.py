@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -362,6 +363,7 @@ def files_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache
 def software() -> dict[str, Any]:
     """Versions of the interpreter and of the libraries, read without importing one."""
     from importlib import metadata

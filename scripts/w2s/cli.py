@@ -21,6 +21,7 @@ from w2s import artifact, interruption, store
 from w2s.errors import Interrupted, W2SError
 from w2s.keys import Work, key_of
 
+logger = logging.getLogger(__name__)
 # torch and its like make a million objects at import, all of them to stay: looking through them for garbage again and
 # again would take a sixth of a start.
 gc.set_threshold(10_000, 20, 50)
@@ -145,8 +146,16 @@ def _begin(work: Work) -> None:
         artifact.announce(work.output, lambda script: key_of(work, script))
         return
     key = key_of(work, Path(sys.argv[0]))
-    # Sources or inputs that changed while the stage ran: what it made is of neither.
-    artifact.announce(work.output, lambda script: key if key_of(work, script) == key else None)
+
+    def at_the_end(script: Path) -> str | None:
+        if key_of(work, script) == key:
+            return key
+        logger.warning(
+            "sources or inputs changed while the stage ran: its artifact has no key and is not shared"
+        )
+        return None
+
+    artifact.announce(work.output, at_the_end)
     _Process.output, _Process.key = work.output, key
     # launch.py has looked before it took GPUs, for all processes of the stage.
     if interruption.FOLDER not in os.environ and store.reuse(work.output, key):

@@ -102,6 +102,8 @@ def publish(output: Path, key: str | None) -> bool:
         entry = place(store, key)
         if entry.is_dir():
             return True
+        if artifact.load_run(output).get("key") != key:
+            return False
         entry.parent.mkdir(exist_ok=True)
         # Not by tempfile, whose folders are closed to the group.
         copy = entry.with_name(f".{key}.{os.urandom(6).hex()}{PARTIAL}")

@@ -283,7 +283,9 @@ def test_who_runs_a_stage_over_its_artifact_wants_it_made(
 
 
 @pytest.mark.parametrize("change", ["code", "input"])
-def test_what_changed_meanwhile_has_no_key(clones: tuple[Clone, Clone], shared: Path, change: str) -> None:
+def test_what_changed_meanwhile_has_no_key(
+    clones: tuple[Clone, Clone], shared: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Sources or inputs were edited while the stage ran: nobody knows what its artifact is of."""
     clone, other = clones
 
@@ -294,6 +296,7 @@ def test_what_changed_meanwhile_has_no_key(clones: tuple[Clone, Clone], shared: 
     assert clone.make()
     assert "key" not in load_run(clone.output)
     assert not files(shared)
+    assert [record.name for record in caplog.records if record.levelname == "WARNING"] == ["w2s.cli"]
     clone.during = lambda: None
     assert clone.make()
 
