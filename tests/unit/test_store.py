@@ -486,6 +486,10 @@ def test_a_copy_that_is_damaged_on_its_way_leaves_the_entry(
     assert not store.fetch(clones[1].output, entry.name)
     assert "damaged on its way" in caplog.text
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
+    shutil.rmtree(entry)
+    assert not store.publish(clones[0].output, entry.name)
+    assert "cannot be published" in caplog.text
+    assert list(entry.parent.iterdir()) == []
 
 
 @contextmanager
@@ -587,21 +591,22 @@ def test_a_store_of_others_is_read_or_left_alone(
     entry = store.place(shared, clone.key())
     shutil.copytree(clone.output.parent, theirs / "made")
     theirs.chmod(0o777)
-    for path in (shared, entry.parent, entry):
+    empty = open_folder / "empty"
+    empty.mkdir()
+    for path in (shared, entry.parent, entry, empty):
         path.chmod(mode)
     try:
         fetched, told = as_another(store.fetch, theirs / "fetched" / "manifest.json", entry.name)
-        published, told_too = as_another(
-            store.publish, theirs / "made" / "manifest.json", "ff" + entry.name[2:]
-        )
+        monkeypatch.setenv(store.VARIABLE, str(empty))
+        published, told_too = as_another(store.publish, theirs / "made" / "manifest.json", entry.name)
     finally:
-        for path in (shared, entry.parent, entry):
+        for path in (shared, entry.parent, entry, empty):
             path.chmod(0o755)
     assert fetched == (mode == 0o555)
     assert "Permission denied" in told if mode == 0 else told == "", told
     assert not published
     assert "cannot be published" in told_too and "Permission denied" in told_too
-    assert [path.name for path in shared.iterdir()] == [entry.parent.name]
+    assert not list(empty.iterdir())
 
 
 def publish_at_once(output: Path, key: str, results: list[bool], ready: object) -> None:
