@@ -753,6 +753,16 @@ def test_what_is_pruned(
     assert sum(1 for entry in three for _ in entry.parent.glob(".*")) == 0
 
 
+def test_what_is_pruned_is_gone_before_its_first_file_is(
+    three: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who fetches meanwhile finds an entry whole or not at all."""
+    seen: list[bool] = []
+    monkeypatch.setattr(shutil, "rmtree", lambda _: seen.append(three[0].is_dir()))
+    assert run(capsys, "prune", "--keep-days", "7")[0] == 0
+    assert seen == [False]
+
+
 def test_what_was_set_aside_goes_after_a_day(three: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     aside = [entry.rename(f"{entry}{store.DAMAGED}0") for entry in three]
     assert run(capsys, "list")[1].count("damaged ") == 3
