@@ -17,7 +17,7 @@ from w2s import sources
 from w2s.allocation import import_mb, site, stage_minutes, stage_need
 from w2s.config import load_config
 from w2s.cutoff import cut_off_early
-from w2s.deployment import enter_containers, shell_prefix
+from w2s.deployment import enter_containers, shell_prefix, store_folder
 from w2s.errors import W2SError
 from w2s.fingerprint import fingerprint
 from w2s.images import check_image, read_images
@@ -38,6 +38,7 @@ except W2SError as error:
     raise WorkflowError(f"configuration refused, nothing was started\n{error}") from None
 
 RUNTIME = CONFIG.runtime
+STORE = store_folder(RUNTIME.store)
 ROOT = PLAN.root
 CELL = "{data}/{share}/seed-{seed}"
 # The labels that a student of paper B learns from.
@@ -132,6 +133,12 @@ if workflow.remote_exec:
     leave_marks_to_the_controller(FilePersistence)
 IN_CONTAINERS = "apptainer" in {method.name.lower() for method in workflow.deployment_settings.deployment_method}
 if IN_CONTAINERS:
-    enter_containers(BASE, PLAN.local_folders(), PLAN.judge_variables())
-PREFIX = shell_prefix(BASE, RUNTIME.launcher, IMAGES.values() if IN_CONTAINERS else None, RUNTIME.isolate_network)
+    enter_containers(BASE, [*PLAN.local_folders(), STORE], PLAN.judge_variables())
+PREFIX = shell_prefix(
+    BASE,
+    RUNTIME.launcher,
+    IMAGES.values() if IN_CONTAINERS else None,
+    isolated=RUNTIME.isolate_network,
+    artifacts=STORE,
+)
 shell_command.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it once more

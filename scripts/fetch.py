@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.spec("--licence", default="", help="licence, for the ledger")
     parser.spec("--terms", default="", help="terms of use worth knowing, for the ledger")
+    parser.contents(undeclared)
     args = parser.parse_args(argv)
     files = declared(args)
     with Artifact.create(args.output, spec=args.spec, parents={}, script=__file__) as artifact:
@@ -144,6 +145,13 @@ def declared(args: argparse.Namespace) -> dict[str, str]:
             )
         files[name] = sha256
     return files
+
+
+def undeclared(args: argparse.Namespace) -> dict[str, Path]:
+    """Files of a local folder whose content is not declared: they decide what is made, wherever the folder lies."""
+    if args.kind != "local" or args.folder is None:
+        return {}
+    return {name: args.folder / name for name, sha256 in declared(args).items() if not sha256}
 
 
 def check_path(name: str) -> None:

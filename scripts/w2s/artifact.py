@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
 import hashlib
 import json
@@ -40,8 +41,6 @@ RUN_RECORD = "run.json"
 CARD = "README.md"
 SCHEMA_VERSION = 2
 SEAL = "seal"
-# Names the work that a job does (scripts/w2s/launch.py): what it makes can be recognised by it.
-WORK = "W2S_WORK"
 # Versions that can change a number; others are in the lock.
 LIBRARIES = (
     "torch",
@@ -60,6 +59,8 @@ _MAKE_AGAIN = (
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Parents = Mapping[str, Path | Sequence[Path] | None]
+# Manifest to be made -> what gives the key of the work that makes it (scripts/w2s/keys.py), asked when it is made.
+_announced: dict[Path, Callable[[Path], str | None]] = {}
 
 
 class Artifact:
@@ -126,24 +127,18 @@ class Artifact:
         """
         if manifest_path.name != MANIFEST:
             raise ArtifactError(f"an artifact's handle is called {MANIFEST}", where=manifest_path)
-        folder = manifest_path.parent
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        folder, source = manifest_path.parent, Path(script or sys.argv[0])
         try:
-            temporary.chmod(0o777 & ~_umask())
-            draft = Draft(temporary, _parent_digests(parents, manifest_path.parent))
-            yield draft
-            manifest = draft.manifest(spec, Path(script or sys.argv[0]))
-            run = draft.run_record(Path(script or sys.argv[0]))
-            if WORK in os.environ:
-                run |= {"work": os.environ[WORK], "manifest": manifest}
-            write_json(sealed(run), temporary / RUN_RECORD)
-            write_json(manifest, temporary / MANIFEST)
-            with (
-                interruption.deferred()
-            ):  # between its two renames there is neither the old artifact nor the new one
-                _swap(temporary, folder)
+            with replacing(folder) as temporary:
+                draft = Draft(temporary, _parent_digests(parents, folder))
+                yield draft
+                manifest = draft.manifest(spec, source)
+                run = draft.run_record(source)
+                if manifest_path in _announced and (key := _announced[manifest_path](source)) is not None:
+                    # With the manifest, to give it back when the same work is asked for again.
+                    run |= {"key": key, "manifest": manifest}
+                write_json(sealed(run), temporary / RUN_RECORD)
+                write_json(manifest, temporary / MANIFEST)
         except Exception as error:
             told = _no_room(error)
             if told is None:
@@ -153,8 +148,31 @@ class Artifact:
                 where=folder,
                 instead="free some space or raise the quota, then run the same command again: it continues",
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder to fill. On a clean exit it takes the place of ``folder`` at once, on an exception it goes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        # Between its two renames there is neither the old artifact nor the new one.
+        with interruption.deferred():
+            _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def announce(manifest_path: Path, key: Callable[[Path], str | None]) -> None:
+    """Have the run record of the artifact that will be made at ``manifest_path`` name the key of the work.
+
+    Args:
+        key: gives it, or None, of the stage's script.
+    """
+    _announced[manifest_path] = key
 
 
 class Draft:
@@ -270,7 +288,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def verify(manifest_path: Path) -> Artifact:
-    """Open an artifact, hash its files again and compare them with its manifest.
+    """Open an artifact, hash its files again and compare them with its manifest; its records, too, byte for byte.
 
     What the file system tells of a file (its size, its times) is no substitute: whoever alters a file can set them.
 
@@ -278,6 +296,17 @@ def verify(manifest_path: Path) -> Artifact:
         ArtifactError: a file is missing, altered, not listed or a link that leads elsewhere; the message names it.
     """
     artifact = load(manifest_path)
+    for name, record in ((MANIFEST, artifact.manifest), (RUN_RECORD, artifact.run)):
+        if (artifact.folder / name).read_bytes() != _as_text(record).encode():
+            raise ArtifactError(
+                f"{name} says the same in other bytes than it was made", where=artifact.folder
+            )
+    _check_files(artifact)
+    return artifact
+
+
+def _check_files(artifact: Artifact) -> None:
+    """Compare what lies in an artifact's folder with its manifest."""
     for name in artifact.manifest["files"]:
         artifact.path(name)
     present = {path.relative_to(artifact.folder).as_posix() for path in _files(artifact.folder)} - {
@@ -292,7 +321,6 @@ def verify(manifest_path: Path) -> Artifact:
             where=artifact.folder,
             instead="delete that file, or the manifest and run the workflow again",
         )
-    return artifact
 
 
 def container_digest() -> str | None:
@@ -309,27 +337,23 @@ def container_digest() -> str | None:
     return known.get(name, f"{name} (digest unknown)")
 
 
-def restore(manifest_path: Path, work: str) -> bool:
-    """Give an artifact back its manifest, if just this work made it and its files are whole; returns whether.
+def restore(manifest_path: Path, key: str) -> bool:
+    """Give an artifact back its manifest, if work of this key made it and its files are whole; returns whether.
 
-    Snakemake deletes a declared output before each job. Where the job was done already, unseen by Snakemake (its
-    controller was killed, the job lived on), nothing but the manifest is missing.
+    Snakemake deletes a declared output before each job. Where the job was done already, nothing but that is missing.
     """
     try:
         run = load_run(manifest_path)
-        if run.get("work") != work or manifest_path.exists():
+        if run.get("key") != key or manifest_path.exists():
             return False
-        manifest = run["manifest"]
-        whole = all(
-            file_digest(manifest_path.parent / name) == entry["sha256"]
-            for name, entry in manifest["files"].items()
-        )
-    except (ArtifactError, OSError, KeyError):
+        for torn in manifest_path.parent.glob(f".{MANIFEST}.*"):  # killed while it did just this
+            torn.unlink(missing_ok=True)
+        _check_files(Artifact(manifest_path, run["manifest"], run))
+    except (ArtifactError, OSError):
         return False
-    if whole:
-        _remove_leftovers(manifest_path.parent)
-        write_json(manifest, manifest_path)
-    return whole
+    _remove_leftovers(manifest_path.parent)
+    write_json(run["manifest"], manifest_path)
+    return True
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -347,8 +371,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(value: object, path: Path) -> None:
     """Write JSON atomically, keys in their order, NaN refused."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    content = _as_text(value).encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _as_text(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
 
 
 def file_digest(path: Path) -> str:
@@ -363,17 +391,22 @@ def files_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def environment() -> dict[str, Any]:
-    """Interpreter, library versions and hardware, read without importing a library."""
+@functools.cache
+def software() -> dict[str, Any]:
+    """Versions of the interpreter and of the libraries, read without importing one."""
     from importlib import metadata
 
     versions = {}
     for library in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[library] = metadata.version(library)
+    return {"python": platform.python_version(), "libraries": versions}
+
+
+def environment() -> dict[str, Any]:
+    """Software and hardware."""
     return {
-        "python": platform.python_version(),
-        "libraries": versions,
+        **software(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -7,17 +7,20 @@ manifest and compared by the workflow) and options (how it is executed: devices,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from w2s import interruption, secrecy, strict_json
+from w2s import artifact, interruption, secrecy, store, strict_json
 from w2s.errors import Interrupted, W2SError
+from w2s.keys import Work, key_of
 
+logger = logging.getLogger(__name__)
 # torch and its like make a million objects at import, all of them to stay: looking through them for garbage again and
 # again would take a sixth of a start.
 gc.set_threshold(10_000, 20, 50)
@@ -34,6 +37,18 @@ ADVICE = {
 }
 
 
+class _MadeBefore(Exception):
+    """The artifact that the stage was to make stands, and nothing is left to do."""
+
+
+class _Process:
+    """What this process does: whether a stage runs in it (:func:`run`), and at which work."""
+
+    runs = False
+    output: Path | None = None
+    key: str | None = None
+
+
 class StageParser:
     """An argument parser whose arguments have a role: input, output, spec or option."""
 
@@ -48,6 +63,8 @@ class StageParser:
         self._spec = self._parser.add_argument_group("spec (changes the result)")
         self._options = self._parser.add_argument_group("options (change how, not what)")
         self.spec_names: list[str] = []
+        self._input_names: list[str] = []
+        self._contents: Callable[[argparse.Namespace], Mapping[str, Path]] = lambda _: {}
 
     @property
     def parser(self) -> argparse.ArgumentParser:
@@ -65,7 +82,7 @@ class StageParser:
         settings.setdefault("required", settings.get("nargs") != "*")
         if settings.get("nargs") == "*":
             settings.setdefault("default", [])
-        self._inputs.add_argument(flag, **settings)
+        self._input_names.append(self._inputs.add_argument(flag, **settings).dest)
 
     def output(self, flag: str, **settings: Any) -> None:
         """Add an output path (required)."""
@@ -83,11 +100,71 @@ class StageParser:
         """Add a setting that changes how the stage runs, but not its result."""
         self._options.add_argument(flag, **settings)
 
+    def contents(self, files: Callable[[argparse.Namespace], Mapping[str, Path]]) -> None:
+        """Tell which files decide the result although no input names them: name -> file, of parsed arguments."""
+        self._contents = files
+
     def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parse; ``args.spec`` is the dict of all spec settings, by name."""
+        """Parse; ``args.spec`` is the dict of all spec settings, by name.
+
+        Within :func:`run` the stage ends here if the same work has made the artifact before (:mod:`w2s.store`).
+        """
+        args = self._parse(argv)
+        work = self._work(args)
+        if work is not None:
+            _begin(work)
+        return args
+
+    def work(self, argv: Sequence[str] | None = None) -> Work | None:
+        """What the stage is told to make by these arguments; None if that is no artifact."""
+        return self._work(self._parse(argv))
+
+    def _parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         args = self._parser.parse_args(argv)
         args.spec = {name: getattr(args, name) for name in self.spec_names}
         return args
+
+    def _work(self, args: argparse.Namespace) -> Work | None:
+        output = getattr(args, "output", None)
+        if not isinstance(output, Path) or output.name != artifact.MANIFEST:
+            return None
+        given = {name: getattr(args, name) for name in self._input_names}
+        inputs = {
+            name: value if isinstance(value, list) else [value] for name, value in given.items() if value
+        }
+        return Work(output, dict(args.spec), inputs, self._contents(args))
+
+
+def _begin(work: Work) -> None:
+    """Have the artifact name its key; within :func:`run`, end if it was made before.
+
+    Raises:
+        _MadeBefore: it was, and stands.
+    """
+    if not _Process.runs:
+        artifact.announce(work.output, lambda script: key_of(work, script))
+        return
+    key = key_of(work, Path(sys.argv[0]))
+
+    def at_the_end(script: Path) -> str | None:
+        if key_of(work, script) == key:
+            return key
+        logger.warning(
+            "sources or inputs changed while the stage ran: its artifact has no key and is not shared"
+        )
+        return None
+
+    artifact.announce(work.output, at_the_end)
+    _Process.output, _Process.key = work.output, key
+    # launch.py has looked before it took GPUs, for all processes of the stage.
+    if interruption.FOLDER not in os.environ and store.reuse(work.output, key):
+        raise _MadeBefore
+
+
+def _end() -> None:
+    """Publish what the stage has made; the first of several processes does."""
+    if _Process.output is not None and os.environ.get("RANK", "0") == "0":
+        store.publish(_Process.output, _Process.key)
 
 
 def positive_int(text: str) -> int:
@@ -138,9 +215,14 @@ def run(main: Callable[[], int | None]) -> None:
     for noisy in ("httpx", "urllib3", "filelock", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     sys.excepthook = secrecy.report
+    _Process.runs, _Process.output, _Process.key = True, None, None
+    code = 0
     try:
         with interruption.listen():
-            code = main() or 0
+            with contextlib.suppress(_MadeBefore):
+                code = main() or 0
+            if code == 0:
+                _end()
     except Interrupted as error:
         print(secrecy.hide(f"interrupted: {error}"), file=sys.stderr, flush=True)
         code = interruption.EXIT_AGAIN
@@ -154,6 +236,8 @@ def run(main: Callable[[], int | None]) -> None:
         if outcome is None:
             raise
         code = _without_memory(error, outcome)
+    finally:
+        _Process.runs = False
     _leave(code)
 
 

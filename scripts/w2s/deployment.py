@@ -10,20 +10,28 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
 
-from w2s import isolation
+from w2s import isolation, store
 from w2s.images import Image
 
 # What a job must see of its surroundings although a container starts from a clean environment (--cleanenv).
 PASSED = (
-    *("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "W2S_GPU_LOCKS", "HF_TOKEN", "HF_ENDPOINT"),
+    *("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "W2S_GPU_LOCKS", "HF_TOKEN", "HF_ENDPOINT", store.REUSE),
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
 
 
-def shell_prefix(base: Path, launcher: str, images: Iterable[Image] | None, isolated: bool = False) -> str:
+def store_folder(configured: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The absolute path of the artifact store, "" without one: the variable ``W2S_STORE`` wins, empty or not."""
+    named = environment.get(store.VARIABLE, configured or "")
+    return str(Path(named).expanduser().absolute()) if named else ""
+
+
+def shell_prefix(
+    base: Path, launcher: str, images: Iterable[Image] | None, *, isolated: bool = False, artifacts: str = ""
+) -> str:
     """The beginning of every job's shell command.
 
     Args:
@@ -31,6 +39,7 @@ def shell_prefix(base: Path, launcher: str, images: Iterable[Image] | None, isol
         launcher: "plain" or "worker".
         images: the container images if jobs run in them, else None.
         isolated: whether stages that need no network have none (scripts/w2s/isolation.py).
+        artifacts: the artifact store, "" without one.
     """
     here = [sys.executable] if images is None else ["python"]
     worker = [*here, str(base / "scripts" / "w2s" / "worker.py"), "run"]
@@ -47,6 +56,7 @@ def shell_prefix(base: Path, launcher: str, images: Iterable[Image] | None, isol
     )
     environment = {
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        store.VARIABLE: artifacts,
         # The worker ends with this process (scripts/w2s/worker.py).
         "W2S_WORKER_OWNER": str(os.getpid()),
         # The C library gives large blocks back to the system at every turn and the system clears them anew: on a CPU
@@ -75,7 +85,8 @@ def enter_containers(
     variables: Iterable[str] = (),
     environment: MutableMapping[str, str] = os.environ,
 ) -> None:
-    """Let containers see what jobs need: a few variables, this repository, folders of local data, the hub's cache.
+    """Let containers see what jobs need: a few variables, this repository, folders of local data, the artifact store, the
+    hub's cache.
 
     ``variables`` are more variables to pass on: where judges are reached, and their keys.
 

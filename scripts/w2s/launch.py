@@ -4,16 +4,18 @@ For rules: ``launch.py --gpus N --layout single|ddp|fsdp scripts/STAGE.py --outp
 75 for "interrupted, the same again" or that of the stage; ``w2s.attempts.count(output, outcome)`` for the resources.
 
 What it does, in this order: it waits until no other attempt works at the output (:mod:`w2s.attempts`) and is done if
-that one made what was to be made, or an earlier one did unseen (its controller was killed); takes the GPUs (:mod:`w2s.gpus`); starts the stage, plainly (``single``) or by
-``accelerate launch`` with ``envs/accelerate/<layout>.yaml``, a process per GPU; passes SIGTERM and SIGINT on to it;
-and, when it has ended without success, writes down why:
+that one made what was to be made, or the same work has made it before, here or in the store (:mod:`w2s.store`); takes
+the GPUs (:mod:`w2s.gpus`); starts the stage, plainly (``single``) or by ``accelerate launch`` with
+``envs/accelerate/<layout>.yaml``, a process per GPU; passes SIGTERM and SIGINT on to it; and, when it has ended without
+success, writes down why:
 
 - *interrupted*: exit code 75, or a signal was passed on;
 - *gpu-out-of-memory*, *out-of-memory*: the stage left word (:func:`w2s.interruption.leave_word`);
 - *out-of-memory* as well: SIGKILL that was not asked for, or the kernel killed for memory in this control group;
 - *failed*: the rest.
 
-It needs the standard library only, and works in a container: paths are relative to the folder that it is started in.
+Of the stage it loads what reads the command line (the function ``arguments`` of its script), and no library that
+computes. It works in a container: paths are relative to the folder that it is started in.
 """
 
 from __future__ import annotations
@@ -26,17 +28,17 @@ if __name__ == "__main__":  # this folder holds modules named as some of the sta
 
 import argparse
 import contextlib
-import hashlib
 import logging
+import runpy
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from w2s import artifact, attempts, checkpoints, cli, gpus, interruption
+from w2s import attempts, checkpoints, cli, gpus, interruption, store
 from w2s.errors import ConfigError
-from w2s.fingerprint import fingerprint
+from w2s.keys import Work, key_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATIONS = ROOT / "envs" / "accelerate"
@@ -71,46 +73,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--gpus and --processes must not be negative")
     if args.layout == "single" and max(args.gpus, processes) > 1:
         parser.error("--layout single is one process on at most one GPU")
-    output = output_of(args.words)
-    key = work(args.script, args.words)
+    work = work_of(args.script, args.words)
+    key = key_of(work, Path(args.script))
     started = command(args.layout, processes, [args.script, *args.words])
-    with attempts.held(output, key) as done:
-        if done or artifact.restore(output, key):
-            logger.info("%s was made already, by another process: nothing is left to do", output)
-            attempts.discard(output)
-            checkpoints.discard(output)  # it may have been killed after its artifact stood and before this
+    with attempts.held(work.output, key or os.urandom(8).hex()) as done:
+        if done:
+            logger.info("%s was made already, by another process: nothing is left to do", work.output)
+        if done or store.reuse(work.output, key):
+            attempts.discard(work.output)
+            checkpoints.discard(
+                work.output
+            )  # it may have been killed after its artifact stood and before this
+            store.publish(work.output, key)
             return 0
         with gpus.allocated(args.gpus):
-            return attempt(output, started, key)
+            return attempt(work.output, started)
 
 
-def output_of(words: Sequence[str]) -> Path:
-    """The stage's output among its arguments.
+def work_of(script: str, words: Sequence[str]) -> Work:
+    """What a stage is told to make by its arguments.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the script has no function ``arguments``, or it makes no artifact.
+        SystemExit: the arguments are wrong; what is said of them is the stage's own.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--output")
-    with contextlib.suppress(argparse.ArgumentError):
-        found, _ = parser.parse_known_args(words)
-        if found.output:
-            return Path(found.output)
-    raise ConfigError(
-        "the stage's arguments name no output", where=" ".join(words), instead="--output .../manifest.json"
-    )
-
-
-def work(script: str, words: Sequence[str]) -> str:
-    """Digest of the stage's code, image, arguments and inputs' contents: equal for two attempts at the same thing."""
-    code = fingerprint(script) if Path(script).is_file() else ""
-    inputs = [artifact.file_digest(Path(word)) for word in words if _is_input(word, words)]
-    parts = [code, artifact.container_digest() or "", Path(script).name, *words, *inputs]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _is_input(word: str, words: Sequence[str]) -> bool:
-    return word.endswith(artifact.MANIFEST) and Path(word) != output_of(words) and Path(word).is_file()
+    arguments = runpy.run_path(script, run_name="stage").get("arguments")
+    work = arguments and arguments().work(words)
+    if not work:
+        raise ConfigError(
+            "the script has no function arguments()" if arguments is None else "the stage makes no artifact",
+            where=" ".join([script, *words]),
+            instead="a stage whose arguments() is a StageParser, and --output .../manifest.json",
+        )
+    return work
 
 
 def command(layout: str, processes: int, stage: list[str]) -> list[str]:
@@ -122,8 +117,8 @@ def command(layout: str, processes: int, stage: list[str]) -> list[str]:
     return [*launcher, "--num_processes", str(processes), "--main_process_port", "0", *stage]
 
 
-def attempt(output: Path, started: list[str], key: str) -> int:
-    """Run the stage to its end and keep its outcome; returns the exit code. ``key`` names the work in the run record."""
+def attempt(output: Path, started: list[str]) -> int:
+    """Run the stage to its end and keep its outcome; returns the exit code."""
     folder = attempts.job_folder(output).absolute()
     note = folder / interruption.NOTE
     note.unlink(missing_ok=True)
@@ -131,7 +126,7 @@ def attempt(output: Path, started: list[str], key: str) -> int:
     child = Child()
     interruption.defer()  # what comes from here on is for the child, or too late
     with child.receiving_signals():
-        environment = {**os.environ, interruption.FOLDER: str(folder), artifact.WORK: key}
+        environment = {**os.environ, interruption.FOLDER: str(folder)}
         status = child.run(started, environment)
     if status == 0:
         attempts.discard(output)

@@ -63,6 +63,10 @@ class Runtime(Section):
         description="jobs that need no network (all but fetch and those that ask endpoints) run in a network namespace "
         "without interfaces; needs a kernel that gives users namespaces (docs/security.md)",
     )
+    store: Site = Field(
+        None,
+        description="folder of the artifacts that runs and users share (docs/store.md); the variable W2S_STORE wins",
+    )
     needs_gpu: bool = Field(
         True,
         description="jobs that run a model ask for GPUs; on a machine without one a real run is refused",

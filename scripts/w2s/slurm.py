@@ -54,7 +54,7 @@ def leave_marks_to_the_controller(persistence: Any) -> None:
     Snakemake's controller alone records what an output was made with, when it sees the job end; the job's own process
     takes the mark away before that. A controller that was killed in between would leave an output that looks complete,
     of which nothing is recorded, so that no later change of a setting would rerun it. With the mark it is asked for
-    again, and the launcher recognises that it is there (:func:`w2s.artifact.restore`).
+    again, and the launcher recognises that it is there (:func:`w2s.store.reuse`).
 
     Args:
         persistence: Snakemake's class of marks and records (``snakemake.persistence.file.FilePersistence``).

@@ -360,10 +360,10 @@ def test_json_refuses_nan_and_takes_numpy(tmp_path: Path) -> None:
 # -- work that was done unseen -----------------------------------------------------------------------------------
 
 
-def made_unseen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bytes]:
-    """An artifact made as work "this", whose manifest Snakemake has deleted since; and that manifest's bytes."""
-    monkeypatch.setenv(artifact.WORK, "this")
+def made_unseen(folder: Path) -> tuple[Path, bytes]:
+    """An artifact made by work of key "this", whose manifest Snakemake has deleted since; and that manifest's bytes."""
     manifest = folder / "made" / "manifest.json"
+    artifact.announce(manifest, lambda script: "this" if script == Path(__file__) else None)
     with Artifact.create(manifest, spec={"x": 1}, parents={}, script=__file__) as draft:
         draft.path("weights.bin").write_bytes(b"weights")
         draft.record(loss=0.5)
@@ -372,9 +372,12 @@ def made_unseen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, by
     return manifest, content
 
 
-def test_an_artifact_gets_its_manifest_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest, content = made_unseen(tmp_path, monkeypatch)
+def test_an_artifact_gets_its_manifest_back(tmp_path: Path) -> None:
+    manifest, content = made_unseen(tmp_path)
     assert not artifact.restore(manifest, "other"), "made from something else"
+    (manifest.parent / ".manifest.json.7.partial.json").write_text(
+        "{"
+    )  # it was killed while it did just this
     (tmp_path / ".made.abcd1234.former").mkdir()  # it was killed when its folder had just been put into place
     assert artifact.restore(manifest, "this")
     assert manifest.read_bytes() == content
@@ -382,11 +385,13 @@ def test_an_artifact_gets_its_manifest_back(tmp_path: Path, monkeypatch: pytest.
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-@pytest.mark.parametrize("damage", ["altered", "gone", "no record"])
-def test_a_damaged_one_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
-    manifest, _ = made_unseen(tmp_path, monkeypatch)
+@pytest.mark.parametrize("damage", ["altered", "gone", "no record", "one more"])
+def test_a_damaged_one_does_not(tmp_path: Path, damage: str) -> None:
+    manifest, _ = made_unseen(tmp_path)
     if damage == "altered":
         (manifest.parent / "weights.bin").write_bytes(b"weightz")
+    elif damage == "one more":
+        (manifest.parent / "more.bin").write_bytes(b"more")
     else:
         (manifest.parent / ("weights.bin" if damage == "gone" else "run.json")).unlink()
     assert not artifact.restore(manifest, "this")

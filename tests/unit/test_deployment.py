@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from w2s.deployment import enter_containers, shell_prefix
+from w2s.deployment import enter_containers, shell_prefix, store_folder
 from w2s.images import Image
 
 TELL = "import os, sys; print(os.environ.get('HF_HUB_OFFLINE'), os.environ.get('OMP_NUM_THREADS'), *sys.argv[1:])"
@@ -75,6 +75,32 @@ def test_in_a_container_the_image_s_python_is_used(base: Path, tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("configured", "environment", "expected"),
+    [
+        (None, {}, ""),
+        ("/shared/store", {}, "/shared/store"),
+        ("relative", {}, f"{Path.cwd()}/relative"),
+        ("~/store", {}, f"{Path.home()}/store"),
+        ("/shared/store", {"W2S_STORE": "/mine"}, "/mine"),
+        (None, {"W2S_STORE": "/mine"}, "/mine"),
+        ("/shared/store", {"W2S_STORE": ""}, ""),
+    ],
+)
+def test_the_variable_names_the_store_before_the_setting(
+    configured: str | None, environment: dict[str, str], expected: str
+) -> None:
+    assert store_folder(configured, environment) == expected
+
+
+@pytest.mark.parametrize("named", ["", "/shared/my store"])
+def test_stages_are_told_the_store(base: Path, named: str) -> None:
+    """Whatever the shell of the job has in its environment, which in a container is nothing."""
+    (base / "scripts" / "stage.py").write_text("import os; print(repr(os.environ['W2S_STORE']))")
+    prefix = shell_prefix(base, "plain", None, artifacts=named)
+    assert " ".join(said(prefix, "python scripts/stage.py", W2S_STORE="/other")) == repr(named)
+
+
 def test_a_failing_stage_fails_its_job(base: Path) -> None:
     (base / "scripts" / "stage.py").write_text("raise SystemExit(3)")
     command = shell_prefix(base, "plain", None) + "python scripts/stage.py"
@@ -93,10 +119,12 @@ def test_containers_see_what_jobs_need(base: Path, tmp_path: Path) -> None:
         "APPTAINER_BIND": "/a:/b",
     }
     environment["JUDGE_KEY"] = "key"
+    environment["W2S_REUSE"] = "no"
     enter_containers(base, [str(data), str(tmp_path / "gone")], ["JUDGE_KEY", "ABSENT"], environment)
     assert environment["APPTAINERENV_JUDGE_KEY"] == "key"
     assert "APPTAINERENV_ABSENT" not in environment
     assert environment["APPTAINERENV_CUDA_VISIBLE_DEVICES"] == "1"
+    assert environment["APPTAINERENV_W2S_REUSE"] == "no"
     assert environment["APPTAINERENV_HF_HOME"] == str(cache)
     assert "APPTAINERENV_SECRET" not in environment
     assert environment["APPTAINER_BIND"] == f"/a:/b,{base},{data},{cache}"

@@ -71,7 +71,7 @@ def said(base: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
     """``said(command, launcher="plain")`` -> what a job of this shell command could reach."""
 
     def run(command: str, launcher: str = "plain", isolated: bool = True) -> dict[str, str]:
-        prefix = shell_prefix(base, launcher, None, isolated)
+        prefix = shell_prefix(base, launcher, None, isolated=isolated)
         with Server() as server:
             environment = dict(os.environ) | {
                 "PORT": server.url.split(":")[2].split("/")[0],

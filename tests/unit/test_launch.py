@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +17,27 @@ from pathlib import Path
 import pytest
 import training_inputs
 from training_inputs import Inputs
-from w2s import attempts, checkpoints, interruption, launch
+from w2s import attempts, checkpoints, interruption, launch, store
+from w2s.artifact import Artifact
 from w2s.errors import ConfigError
+from w2s.keys import key_of
 
 SCRIPTS = Path(launch.__file__).parent.parent
-HEAD = f"import json, os, signal, sys, time\nsys.path.insert(0, {str(SCRIPTS)!r})\n"
+HEAD = f"""
+import json, os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {str(SCRIPTS)!r})
+from w2s import cli
+from w2s.artifact import Artifact
+def arguments():
+    parser = cli.StageParser("A stage of a few lines.")
+    parser.output("--output")
+    parser.input("--examples", required=False)
+    parser.spec("--seed", type=int, default=0)
+    parser.option("--micro-batch-size", type=int, default=8)
+    return parser
+if __name__ == "__main__":
+"""
 MAKE = "folder = os.path.dirname(sys.argv[2])\nos.makedirs(folder)\nopen(sys.argv[2], 'w').write('{}')\n"
 
 
@@ -40,7 +59,7 @@ class Stage:
 
     def start(self, code: str, *options: object) -> subprocess.Popen[str]:
         """Start launch.py with a stage of ``code``."""
-        self.script.write_text(HEAD + code)
+        self.write(code)
         words = [*options, self.script, "--output", self.output]
         return subprocess.Popen(
             [sys.executable, str(SCRIPTS / "w2s" / "launch.py"), *map(str, words)],
@@ -48,6 +67,10 @@ class Stage:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def write(self, code: str) -> None:
+        """Write the script: ``code`` is what it does when it runs."""
+        self.script.write_text(HEAD + textwrap.indent(code or "pass", "    "))
 
     def run(self, code: str, *options: object) -> tuple[int, str, str]:
         """Exit code and both streams."""
@@ -179,7 +202,7 @@ def test_a_stage_does_not_outlive_its_launcher(stage: Stage) -> None:
 
 
 def test_two_attempts_do_the_work_once(stage: Stage) -> None:
-    slowly = "print('ready', flush=True)\ntime.sleep(0.5)\n" + MAKE
+    slowly = "print('ready', flush=True)\ntime.sleep(3)\n" + MAKE
     first = stage.start(slowly)
     assert first.stdout is not None and first.stdout.readline() == "ready\n"
     code, text, log = stage.run(slowly)
@@ -191,12 +214,16 @@ def test_two_attempts_do_the_work_once(stage: Stage) -> None:
 
 
 def test_other_arguments_are_other_work(stage: Stage) -> None:
-    stage.script.write_text("a = 1")
-    words = [stage.script.as_posix(), ["--output", "x", "--seed", "1"]]
-    same = launch.work(*words)
-    assert launch.work(*words) == same != launch.work(words[0], ["--output", "x", "--seed", "2"])
-    stage.script.write_text("a = 22")
-    assert launch.work(*words) != same
+    def work(code: str, *words: str) -> str | None:
+        stage.write(code)
+        return key_of(
+            launch.work_of(str(stage.script), ["--output", str(stage.output), *words]), stage.script
+        )
+
+    same = work("a = 1", "--seed", "1")
+    assert work("a = 1  # said otherwise", "--seed", "1", "--micro-batch-size", "2") == same is not None
+    assert work("a = 1", "--seed", "2") != same
+    assert work("a = 22", "--seed", "1") != same
 
 
 def test_who_waits_can_be_asked_to_stop(stage: Stage) -> None:
@@ -236,12 +263,49 @@ def test_wrong_uses_are_named(capsys: pytest.CaptureFixture[str], words: list[st
     assert message in capsys.readouterr().err
 
 
-def test_the_output_is_found_among_the_arguments() -> None:
-    assert launch.output_of(["--seed", "1", "--output", "a/manifest.json"]) == Path("a/manifest.json")
-    assert launch.output_of(["--output=a/manifest.json"]) == Path("a/manifest.json")
-    for words in (["--seed", "1"], ["--output"], ["--output="], []):
-        with pytest.raises(ConfigError, match="name no output"):
-            launch.output_of(words)
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("arguments = None", [], "no function arguments"),
+        (HEAD + "    pass", ["--output", "figure.pdf"], "makes no artifact"),
+    ],
+)
+def test_what_cannot_be_launched_is_named(stage: Stage, script: str, words: list[str], message: str) -> None:
+    stage.script.write_text(script)
+    with pytest.raises(ConfigError, match=message):
+        launch.work_of(str(stage.script), words)
+
+
+def test_wrong_arguments_are_the_stage_s_to_name(stage: Stage) -> None:
+    code, _, errors = stage.run(MAKE, "--gpus", 3, "--layout", "ddp")
+    assert code == 2 and "this machine has 2" in errors
+    stage.write(MAKE)
+    words = [
+        sys.executable,
+        SCRIPTS / "w2s" / "launch.py",
+        stage.script,
+        "--output",
+        stage.output,
+        "--sed",
+        "1",
+    ]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unrecognized arguments: --sed 1" in done.stderr
+    assert not stage.folder.exists()
+
+
+LAUNCHED = re.findall(
+    r"launch .* scripts/(\w+)\.py",
+    "".join(path.read_text() for path in (SCRIPTS.parent / "rules").glob("*.smk")),
+)
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_each_stage_of_a_rule_can_be_launched(name: str) -> None:
+    with pytest.raises(SystemExit) as stop:  # its own parser is asked
+        launch.work_of(str(SCRIPTS / f"{name}.py"), ["--help"])
+    assert stop.value.code == 0
 
 
 def test_commands() -> None:
@@ -302,15 +366,17 @@ def inputs(
 DRIVER = """
 import json, os, runpy, signal, sys
 from pathlib import Path
-script, sys.argv[:] = sys.argv[1], sys.argv[1:]
-sys.path.insert(0, os.path.dirname(script))
-from w2s import trainers
-folder = Path(os.environ["W2S_JOB_FOLDER"])
+sys.path.insert(0, os.path.dirname(STAGE))
+from train_student_sft import arguments
 def on_step_begin(self, args, state, control, **rest):
     if state.global_step == 4 and state.is_world_process_zero and not (folder / "attempts.jsonl").exists():
         os.kill(json.loads((folder / "lock.1").read_text())["pid"], signal.SIGTERM)
-trainers.Watch.on_step_begin = on_step_begin
-runpy.run_path(script, run_name="__main__")
+if __name__ == "__main__":
+    from w2s import trainers
+    sys.argv[0] = STAGE
+    folder = Path(os.environ["W2S_JOB_FOLDER"])
+    trainers.Watch.on_step_begin = on_step_begin
+    runpy.run_path(STAGE, run_name="__main__")
 """
 
 
@@ -322,21 +388,21 @@ def test_two_processes_are_interrupted_and_continue(
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     driver, stage = tmp_path / "driver.py", SCRIPTS / "train_student_sft.py"
-    driver.write_text(DRIVER)
+    driver.write_text(f"STAGE = {str(stage)!r}{DRIVER}")
 
-    def run(output: Path, *scripts: Path) -> subprocess.CompletedProcess[str]:
+    def run(output: Path, script: Path) -> subprocess.CompletedProcess[str]:
         words = inputs.arguments(output, "--epochs", 30, "--save-steps", 0, "--dropout", 0.1)
         command = [sys.executable, SCRIPTS / "w2s" / "launch.py", "--gpus", 0, "--layout", "ddp"]
-        command += ["--processes", 2, *scripts, *words]
+        command += ["--processes", 2, script, *words]
         return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
 
     whole, output = tmp_path / "whole" / "manifest.json", tmp_path / "again" / "manifest.json"
-    stopped = run(output, driver, stage)
+    stopped = run(output, driver)
     assert stopped.returncode == 75, stopped.stderr
     assert attempts.count(output, "interrupted") == 1 and not output.exists()
     (checkpoint,) = checkpoints.state_root(output).glob("*/checkpoint-*")
-    for scripts, target in (((driver, stage), output), ((stage,), whole)):
-        done = run(target, *scripts)
+    for script, target in ((driver, output), (stage, whole)):
+        done = run(target, script)
         assert done.returncode == 0, done.stderr
         verify(target)
     assert load(output).run["measured"]["processes"] == 2
@@ -361,11 +427,12 @@ def test_one_process_may_be_launched_as_several_are(inputs: Inputs, tmp_path: Pa
 # -- work that was done unseen -----------------------------------------------------------------------------------
 
 ARTIFACT = """
-from pathlib import Path
-from w2s.artifact import Artifact
-print("working")
-with Artifact.create(Path(sys.argv[2]), spec={}, parents={}, script=__file__) as draft:
-    draft.path("weights").write_text("w")
+def main():
+    args = arguments().parse_args()
+    print("working")
+    with Artifact.create(args.output, spec=args.spec, parents={}, script=__file__) as draft:
+        draft.path("weights").write_text("w")
+cli.run(main)
 """
 
 
@@ -381,20 +448,34 @@ def test_work_that_was_done_unseen_is_not_repeated(stage: Stage) -> None:
     assert not stage.folder.exists() and not state.exists()
 
 
+def test_what_another_has_made_is_fetched_without_a_gpu(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    monkeypatch.setenv(store.VARIABLE, str(tmp_path / "store"))
+    assert stage.run(ARTIFACT)[:2] == (0, "working\n")
+    manifest = stage.output.read_bytes()
+    shutil.rmtree(stage.output.parent)
+    assert stage.run("sys.exit(75)")[0] == 75  # other code was interrupted and left its history
+    assert stage.folder.is_dir()
+    assert stage.run(ARTIFACT, "--gpus", 9, "--layout", "ddp")[:2] == (0, "")
+    assert stage.output.read_bytes() == manifest
+    assert not stage.folder.exists()
+
+
 def test_work_on_another_input_or_by_other_code_is_done(stage: Stage, tmp_path: Path) -> None:
     parent = tmp_path / "parent" / "manifest.json"
-    parent.parent.mkdir()
 
-    def run(code: str = ARTIFACT) -> str:
-        stage.script.write_text(HEAD + code)
+    def run(text: str, code: str = ARTIFACT) -> str:
+        with Artifact.create(parent, spec={}, parents={}) as draft:
+            draft.path("text").write_text(text)
+        stage.write(code)
         words = [stage.script, "--output", stage.output, "--examples", parent]
         command = [sys.executable, str(SCRIPTS / "w2s" / "launch.py"), *map(str, words)]
         stage.output.unlink(missing_ok=True)
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    parent.write_text("one")
-    assert run() == "working\n"
-    assert run() == ""
-    parent.write_text("two")
-    assert run() == "working\n", "another input"
-    assert run(ARTIFACT + "\nADDED = 1\n") == "working\n", "other code"
+    assert run("one") == "working\n"
+    assert run("one") == ""
+    assert run("two") == "working\n", "another input"
+    assert run("two", "\nADDED = 1\n" + ARTIFACT) == "working\n", "other code"

@@ -117,6 +117,7 @@ def environment(poison: Path) -> dict[str, str]:
     """The environment of a process in which heavy libraries are poisoned."""
     environment = dict(os.environ)
     environment |= {"PYTHONPATH": str(poison), "OMP_NUM_THREADS": "1"}
+    environment.pop("W2S_STORE", None)  # the user's own is none of ours
     environment.pop("HF_HUB_OFFLINE", None)  # stand-ins fetch from nowhere, but the plan does not know
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred short processes that import the same modules
     return environment | {"XDG_CACHE_HOME": str(poison / "cache")}
