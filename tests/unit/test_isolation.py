@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,13 @@ from w2s.fingerprint import digests
 ROOT = Path(__file__).resolve().parents[2]
 # Tries to reach a server of this machine, an address of documentation, a name, and itself, and says which it could.
 TRY = """
-import os, socket, sys, threading
+import os, socket
+from w2s import cli
+
+def arguments():
+    parser = cli.StageParser("")
+    parser.output("--output")
+    return parser
 
 def reached(name, attempt):
     try:
@@ -34,13 +41,14 @@ def itself():
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), 5).close()
 
-port = int(os.environ["PORT"])
-reached("host", lambda: socket.create_connection(("127.0.0.1", port), 5))
-reached("outside", lambda: socket.create_connection(("192.0.2.1", 80), 5))
-reached("name", lambda: socket.getaddrinfo("name.example", 80))
-reached("datagram", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("192.0.2.1", 53)))
-reached("itself", itself)
-print("namespace", os.readlink("/proc/self/ns/net"), "user", os.getuid(), "parent", os.getppid())
+if __name__ == "__main__":
+    port = int(os.environ["PORT"])
+    reached("host", lambda: socket.create_connection(("127.0.0.1", port), 5))
+    reached("outside", lambda: socket.create_connection(("192.0.2.1", 80), 5))
+    reached("name", lambda: socket.getaddrinfo("name.example", 80))
+    reached("datagram", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("192.0.2.1", 53)))
+    reached("itself", itself)
+    print("namespace", os.readlink("/proc/self/ns/net"), "user", os.getuid(), "parent", os.getppid())
 """
 NOBODY = 65534
 
@@ -67,15 +75,16 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def said(base: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
+def said(base: Path) -> Callable[..., dict[str, str]]:
     """``said(command, launcher="plain")`` -> what a job of this shell command could reach."""
 
     def run(command: str, launcher: str = "plain", isolated: bool = True) -> dict[str, str]:
         prefix = shell_prefix(base, launcher, None, isolated=isolated)
-        with Server() as server:
+        # Short: the worker's socket lies in it.
+        with Server() as server, tempfile.TemporaryDirectory(prefix="w2s-") as short:
             environment = dict(os.environ) | {
                 "PORT": server.url.split(":")[2].split("/")[0],
-                "TMPDIR": str(tmp_path),
+                "TMPDIR": short,
                 "W2S_WORKER_LIBRARIES": "",
                 "W2S_WORKER_IDLE": "5",
             }
@@ -148,8 +157,9 @@ def test_another_user_needs_no_right(tmp_path: Path) -> None:
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
     program = Path(isolation.__file__).read_text().replace("from w2s.errors import EnvironmentProblem\n", "")
     (tmp_path / "isolation.py").write_text(program)
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
+            path.chmod(0o755)
     words = [*isolation.ALONE, "--keep-caps", python, str(tmp_path / "isolation.py"), python, "-c", tell]
     done = subprocess.run(words, capture_output=True, text=True, user=NOBODY, group=NOBODY, cwd="/")
     assert done.returncode == 0, done.stderr
