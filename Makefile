@@ -108,7 +108,7 @@ unit: $(VENV)/installed-dev ## unit tests only
 
 .PHONY: test
 test: lint ## everything: linters, unit tests, workflow tests, the demo end to end
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q tests --ignore tests/cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q tests --ignore tests/cluster --ignore tests/prove
 
 CLUSTER_PACKAGES := slurmctld slurmd slurm-client munge iproute2 patchelf squashfs-tools squashfuse uidmap debootstrap
 .PHONY: test-cluster
@@ -117,6 +117,15 @@ test-cluster: $(VENV)/installed-dev ## a real SLURM and a real Apptainer, brough
 	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(CLUSTER_PACKAGES); } > /dev/null 2>&1 \
 	|| echo "not all packages could be installed: tests that need them will say so and skip"; fi
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -ra --durations=0 tests/cluster -k "$(ONLY)"
+
+.PHONY: prove
+prove: export W2S_AUDIT_BIN := $(abspath $(AUDIT_VENV))/bin
+prove: $(VENV)/installed-dev $(AUDIT_VENV)/installed-audit ## kills, faults, malformed inputs, reruns, provenance: all proofs, counted in docs/results/prove.json
+	$(BIN)/python tests/prove/prove.py $(if $(ONLY),--only "$(ONLY)")
+
+.PHONY: audit
+audit: $(VENV)/installed $(AUDIT_VENV)/installed-audit ## ask OSV whether a vulnerability of a locked package is known
+	$(BIN)/python scripts/audit.py --pip-audit $(AUDIT_VENV)/bin/pip-audit
 
 # What was measured for benchmarks/results; the full sizes are the programs' own defaults.
 BENCHMARKS := "scoring.py --pairs 24 --batch-tokens 512" "scoring.py --pairs 24 --batch-tokens 512 --precision bfloat16" \
@@ -139,8 +148,10 @@ images: ## build both container images: make images [BASE=auto|vendor|distributi
 	@containers/build.sh
 
 .PHONY: lock
-lock: ## resolve envs/*.in anew (needs uv)
+lock: $(VENV)/installed ## resolve envs/*.in anew (needs uv), and the images' bills of materials with them
 	bash envs/lock.sh
+	@$(MAKE) $(AUDIT_VENV)/installed-audit
+	$(BIN)/python containers/sbom.py write
 
 .PHONY: clean
 clean: ## remove results, resources and the environment

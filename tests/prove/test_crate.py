@@ -1,6 +1,6 @@
 """The crate of a real run, small, before the profiles' own validator: without a network, and without an error.
 
-The validator lives in an environment of its own: ``make .venv-audit/installed-audit``, or AUDIT_VENV where it is elsewhere.
+The validator lives in an environment of its own: ``make .venv-audit/installed-audit``, or W2S_AUDIT_BIN, its folder of programs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from w2s.artifact import CARD, file_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
-AUDIT = Path(os.environ.get("AUDIT_VENV", ROOT / ".venv-audit")) / "bin"
+AUDIT = Path(os.environ.get("W2S_AUDIT_BIN", ROOT / ".venv-audit" / "bin"))
 PROFILE = "provenance-run-crate-0.5"
 CRATE = "ro-crate-metadata.json"
 ORCID = "https://orcid.org/0000-0002-1825-0097"

@@ -112,9 +112,12 @@ def test_wrong_calls_say_what_to_do(tmp_path: Path, lock: Path) -> None:
 def real() -> Path:
     """The real program, or a skip."""
     try:
-        return audit.program(Path(given) if (given := os.environ.get("W2S_PIP_AUDIT")) else None)
+        folder = os.environ.get("W2S_AUDIT_BIN")
+        return audit.program(Path(folder, "pip-audit") if folder else None)
     except EnvironmentProblem:
-        pytest.skip("no pip-audit: `make .venv-audit/installed-audit`, or W2S_PIP_AUDIT=<path>")
+        pytest.skip(
+            "no pip-audit: `make .venv-audit/installed-audit`, or W2S_AUDIT_BIN=<its folder of programs>"
+        )
 
 
 class Osv(Server):
