@@ -4,8 +4,8 @@ Nothing is installed or resolved: pip-audit reads the pins, and the database (OS
 is told their names and versions. A build's local part is left out of the question: OSV knows torch 2.13.0, and of
 2.13.0+cpu it would say that nothing is known.
 
-    python scripts/audit.py                  # all locks; exit code 1 if a vulnerability is known
-    python scripts/audit.py envs/light.txt --osv-url https://osv.example/v1/query
+    ./w2s audit                  # all locks; exit code 1 if a vulnerability is known
+    ./w2s audit envs/light.txt --osv-url https://osv.example/v1/query
 
 W2S_OSV_URL is the default of --osv-url. pip-audit comes from envs/audit.txt (`make .venv-audit/installed-audit`).
 """

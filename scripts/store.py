@@ -4,9 +4,9 @@ The store is the folder that runs and users share, so that nothing is computed t
 --store, else of the variable W2S_STORE. What was set aside as damaged, and what publishers that were killed have left, is
 listed, and goes a day later when the store is pruned.
 
-    python scripts/store.py list
-    python scripts/store.py verify
-    python scripts/store.py prune --keep-days 90 --max-gb 500 --dry-run
+    ./w2s store list
+    ./w2s store verify
+    ./w2s store prune --keep-days 90 --max-gb 500 --dry-run
 """
 
 from __future__ import annotations
