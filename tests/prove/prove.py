@@ -2,7 +2,8 @@
 
 Each section is a set of test files; one pytest process runs each file. A test that tries many generated inputs says how many
 (``record_property("cases", n)``), any other is one case. The table is printed and written, with commit, machine and
-versions, to ``docs/results/prove.json``; the exit code is 1 if anything failed.
+versions, to ``docs/results/prove.json``; the exit code is 1 if anything failed. Sections that are not run keep what the file
+says of them, with the commit that it was found at.
 
     python tests/prove/prove.py [--only reruns] [--output docs/results/prove.json]
 """
@@ -10,6 +11,7 @@ versions, to ``docs/results/prove.json``; the exit code is 1 if anything failed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -80,7 +82,9 @@ class Count:
     seconds: float = 0.0
 
     def __add__(self, other: Count) -> Count:
-        return Count(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        return Count(
+            *(round(getattr(self, field.name) + getattr(other, field.name), 1) for field in fields(self))
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,17 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "prove.json")
     args = parser.parse_args(argv)
-    counts = {}
+    counts: dict[str, Count] = {}
     print(row("", "cases", "passed", "failed", "skipped", "seconds"), flush=True)
     for title, files in SECTIONS.items():
         if args.only in title:
             counts[title] = sum((prove(ROOT / "tests" / file) for file in files), Count())
             print(row(title, *asdict(counts[title]).values()), flush=True)
+            write(title, counts[title], args.output)
     total = sum(counts.values(), Count())
     print(row("all", *asdict(total).values()))
-    if not args.only:
-        artifact.write_json(record(counts, total), args.output)
-        print(f"written to {args.output}")
     return 1 if total.failed or not total.cases else 0
 
 
@@ -145,18 +147,20 @@ def read(report: Path) -> Count:
     return total
 
 
-def record(counts: dict[str, Count], total: Count) -> dict[str, object]:
-    """What is written: the counts, and what they were found with."""
-    return {
+def write(title: str, count: Count, path: Path) -> None:
+    """Write what a section came to beside what is known of the others, and what it was found with."""
+    known = json.loads(path.read_text(encoding="utf-8"))["sections"] if path.is_file() else {}
+    known[title] = {
+        "files": [f"tests/{file}" for file in SECTIONS[title]],
+        **asdict(count),
         "date": datetime.now(UTC).date().isoformat(),
         "git": artifact.git_state(),
         "environment": artifact.environment(),
-        "sections": {
-            title: {"files": [f"tests/{file}" for file in SECTIONS[title]], **asdict(count)}
-            for title, count in counts.items()
-        },
-        "total": asdict(total),
     }
+    sections = {name: known[name] for name in SECTIONS if name in known}
+    names = [field.name for field in fields(Count)]
+    total = sum((Count(**{name: entry[name] for name in names}) for entry in sections.values()), Count())
+    artifact.write_json({"total": asdict(total), "sections": sections}, path)
 
 
 def row(title: str, *values: object) -> str:
