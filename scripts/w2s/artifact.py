@@ -297,7 +297,8 @@ def verify(manifest_path: Path) -> Artifact:
     """
     artifact = load(manifest_path)
     for name, record in ((MANIFEST, artifact.manifest), (RUN_RECORD, artifact.run)):
-        if (artifact.folder / name).read_bytes() != _as_text(record).encode():
+        # Half a surrogate pair is no UTF-8; a record with one was not written here.
+        if (artifact.folder / name).read_bytes() != _as_text(record).encode(errors="surrogatepass"):
             raise ArtifactError(
                 f"{name} says the same in other bytes than it was made", where=artifact.folder
             )

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from w2s.artifact import MANIFEST, RUN_RECORD, Artifact, file_digest, files_digest, load
+from w2s.artifact import CARD, MANIFEST, RUN_RECORD, Artifact, file_digest, files_digest, load
 from w2s.errors import ArtifactError
 from w2s.handles import owner, parents
 
@@ -102,7 +102,9 @@ class Verification:
             yield self._compared(artifact.folder / name, entry["sha256"], "the manifest")
         for path in _files(artifact.folder):
             name = path.relative_to(artifact.folder).as_posix()
-            if name not in (*listed, MANIFEST, RUN_RECORD) and owner(path) == manifest:
+            if name == CARD:
+                yield self._other(path)
+            elif name not in (*listed, MANIFEST, RUN_RECORD) and owner(path) == manifest:
                 yield ArtifactError(
                     f"file {name!r} does not belong to the artifact",
                     where=artifact.folder,
@@ -113,7 +115,7 @@ class Verification:
         """The seal covers what a record says; here is seen to how it is written, to the last blank."""
         found = path.read_bytes()
         self.bytes += len(found)
-        expected = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+        expected = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode(errors="surrogatepass")
         if found == expected:
             return None
         both = _both(*(hashlib.sha256(text).hexdigest() for text in (expected, found)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -26,29 +24,12 @@ def everything(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.name != CRATE)
 
 
-def described(run: Path) -> None:
-    """Give a run that has no RO-Crate one of what is in no artifact."""
-    if (run / CRATE).is_file():
-        return
-    files = [path for name in ("figures", "scorecard") for path in (run / name).iterdir()]
-    entities = [
-        {
-            "@id": path.relative_to(run).as_posix(),
-            "@type": "File",
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in [*files, run / "report.html"]
-    ]
-    (run / CRATE).write_text(json.dumps({"@graph": entities}))
-
-
 def test_a_flipped_byte_in_any_file_is_found_and_named(
     finished: FinishedRun, tmp_path: Path, record_property
 ) -> None:
     folder = tmp_path / "elsewhere"
     ignored = shutil.ignore_patterns(".snakemake", "logs")
     shutil.copytree(finished.workflow.folder, folder, ignore=ignored)
-    described(folder / "results" / "paper-a")
     roots = [folder / "results", folder / "resources"]
     assert not [problem for problem in Verification().problems(roots) if problem is not None]
     cases = 0
