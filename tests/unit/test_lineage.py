@@ -41,7 +41,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 results.judge(run, "exact", values, data, seed)
             for feedback in ("human", "weak"):
                 labels = generator.integers(0, 2, 40)
-                results.label(feedback, feedback, labels, generator.normal(0, 1, 40), data, seed)
+                certain = np.abs(generator.normal(0, 1, 40)) * (2 * labels - 1)  # of the label that is given
+                results.label(feedback, feedback, labels, certain, data, seed)
         results.data(data, generator.integers(0, 2, 40), generator.integers(0, 2, 40))
     results.summarise()
     return results.root / "tables" / "t" / "manifest.json"
@@ -161,7 +162,7 @@ def test_an_arm_without_measurements_falls_back(tmp_path: Path) -> None:
     """Human labels that no student has are told beside the exact ones, but are no measurements of the experiment."""
     results = Results(tmp_path / "results")
     results.judge("models/k", "exact", np.ones(40))
-    results.label("weak", "weak", [0, 1] * 20, np.linspace(-3, 3, 40))
+    results.label("weak", "weak", [0, 1] * 20, [-1.0, 1.0] * 20)
     results.data("w", [0, 1] * 20, [0] * 40)
     results.summarise()
     tables = results.root / "tables" / "t" / "manifest.json"
