@@ -32,9 +32,13 @@ from w2s import artifact  # noqa: E402
 SECTIONS: dict[str, tuple[str, ...]] = {
     "an edit reruns exactly what it changes": (
         *("unit/test_fingerprint.py", "unit/test_cutoff.py", "workflow/test_reruns.py"),
-        *("unit/test_explain.py", "workflow/test_explain.py"),
+        *("unit/test_explain.py", "workflow/test_explained.py"),
     ),
-    "the same work is done once": ("unit/test_store.py", "workflow/test_store.py", "prove/test_store.py"),
+    "the same work is done once": (
+        "unit/test_store.py",
+        "workflow/test_shared_store.py",
+        "prove/test_store.py",
+    ),
     "a flipped byte is found and named": (
         *("unit/test_artifact.py", "unit/test_verify.py", "workflow/test_flipped.py"),
     ),
@@ -66,7 +70,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "computing needs no network": ("unit/test_isolation.py", "prove/test_network.py"),
     "dependencies are known": ("unit/test_locks.py", "unit/test_audit.py", "unit/test_sbom.py"),
     "others can read where it comes from": (
-        *("unit/test_crate.py", "unit/test_cards.py", "workflow/test_provenance.py", "prove/test_crate.py"),
+        *("unit/test_crate.py", "unit/test_cards.py", "workflow/test_exported.py", "prove/test_crate.py"),
     ),
 }
 

@@ -257,9 +257,9 @@ def world_examples(tmp_path: Path) -> tuple[Path, Path, Path, pd.DataFrame]:
     rows = example_rows(list(zip(pairs["prompt"], pairs["response_a"], pairs["response_b"], strict=True)))
     rewards = rows[["id"]].assign(r0=pairs["reward_a"], r1=pairs["reward_b"])
     parts = pd.DataFrame({"id": rows["id"], "part": ["unlabelled"] * 16 + ["labelled"] * 2 + ["test"] * 2})
-    labels = rewards.head(8)[["id"]].assign(
-        label=(rewards["r1"] > rewards["r0"]).astype("int8"), margin=1.0, probability=1.0, source="gold"
-    )
+    preferred = (rewards["r1"] > rewards["r0"]).astype("int8")
+    certain = {"margin": rewards["r1"] - rewards["r0"], "probability": preferred.astype(float)}
+    labels = rewards.head(8)[["id"]].assign(label=preferred, **certain, source="gold")
     made = []
     for name, frame in (("examples", rows), ("assignment", parts), ("labels", labels)):
         made.append(

@@ -121,7 +121,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     names = ["id", "prompt", "response_0", "response_1", "origin_split", "label"]
     examples = pd.DataFrame(rows, columns=names).assign(other_prompt=None, subset="tiny", source_row="tiny:1")
-    labels = examples.assign(margin=1.0, probability=0.5, source="gold").astype({"label": "int8"})
+    margins = examples["label"] * 2.0 - 1
+    labels = examples.assign(margin=margins, probability=0.5, source="gold").astype({"label": "int8"})
 
     def fill(target: Path) -> None:
         write_parquet(examples.drop(columns="label"), target / "examples.parquet")

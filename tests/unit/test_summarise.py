@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import summarise
-from w2s.artifact import Artifact, load, sealed
+from w2s.artifact import Artifact, load, sealed, write_json
 from w2s.errors import ArtifactError, DataError, JoinError
 from w2s.statistics import wilson
 from w2s.tables import write_parquet
@@ -489,7 +489,7 @@ def test_costs_count_each_artifact_once(results: Results):
     def timed(manifest: Path, wall: float, memory: int) -> None:
         path = manifest.with_name("run.json")
         run = json.loads(path.read_text())
-        path.write_text(json.dumps(sealed(run | {"wall_s": wall, "peak_memory_mb": memory})))
+        write_json(sealed(run | {"wall_s": wall, "peak_memory_mb": memory}), path)
 
     for seed, (wall, memory) in ((1, (2.0, 300)), (2, (3.5, 200))):
         manifest = results.judge("models/k", "exact", np.arange(10.0), seed=seed)

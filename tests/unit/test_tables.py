@@ -31,7 +31,7 @@ def examples(*ids: str) -> pd.DataFrame:
 
 def labels(*ids: str, values: list[object] | None = None) -> pd.DataFrame:
     frame = pd.DataFrame({"id": list(ids), "label": values or [n % 2 for n in range(len(ids))]})
-    return frame.assign(margin=0.5, probability=0.6, source="test")
+    return frame.assign(margin=float("nan"), probability=float("nan"), source="test")
 
 
 def as_artifact(folder: Path, **tables: pd.DataFrame) -> Path:

@@ -17,9 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from raw_data import hh_rows, write_jsonl
 
 if TYPE_CHECKING:
@@ -80,13 +81,20 @@ def meaning(name: str) -> Callable[[Path], None]:
 
 
 def setting(text: str) -> Callable[[Path], None]:
-    """Change the configuration: the overlay of the run is followed by another that says ``text``."""
+    """Change the configuration: what ``text`` says is laid over the overlay of the run."""
 
     def edit(folder: Path) -> None:
-        with (folder / "overlay.yaml").open("a") as stream:
-            stream.write(text + "\n")
+        path = folder / "overlay.yaml"
+        path.write_text(yaml.safe_dump(laid_over(yaml.safe_load(path.read_text()), yaml.safe_load(text))))
 
     return edit
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """Two settings merged, mapping by mapping."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: laid_over(below.get(key), value) for key, value in above.items()}
 
 
 def touch_everything(folder: Path) -> None:
@@ -212,9 +220,7 @@ EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
         STUDENTS,
     ),
     "another revision of the data": (
-        setting(
-            f"sources: {{hh-rlhf: {{revision: '{'1' * 40}'}}, gold-mistral-7b: {{revision: '{'0' * 40}'}}}}"
-        ),
+        setting(f"sources: {{hh-rlhf: {{revision: '{'1' * 40}'}}}}"),
         {"fetch"} | IMPORTED,
     ),
     "a student more": (

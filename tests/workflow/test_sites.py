@@ -102,13 +102,21 @@ rule look:
     shell: "launch 1 1 single scripts/look.py --output {output}"
 """
 LOOK = """
-import json, os, sys, time
-began = time.time()
-time.sleep(1.5)
-folder = os.path.dirname(sys.argv[2])
-os.makedirs(folder, exist_ok=True)
-with open(sys.argv[2], "w") as stream:
-    json.dump({"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "began": began, "ended": time.time()}, stream)
+import json, os, time
+from w2s import cli
+
+def arguments():
+    parser = cli.StageParser("")
+    parser.output("--output")
+    return parser
+
+if __name__ == "__main__":
+    began = time.time()
+    time.sleep(1.5)
+    output = arguments().parse_args().output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w") as stream:
+        json.dump({"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "began": began, "ended": time.time()}, stream)
 """
 
 
