@@ -104,11 +104,11 @@ format: $(VENV)/installed-dev ## let the formatters write
 
 .PHONY: unit
 unit: $(VENV)/installed-dev ## unit tests only
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not prove" tests/unit
 
 .PHONY: test
 test: lint ## everything: linters, unit tests, workflow tests, the demo end to end
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q tests --ignore tests/cluster --ignore tests/prove
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not prove" tests --ignore tests/cluster --ignore tests/prove
 
 CLUSTER_PACKAGES := slurmctld slurmd slurm-client munge iproute2 patchelf squashfs-tools squashfuse uidmap debootstrap
 .PHONY: test-cluster

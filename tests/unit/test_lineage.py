@@ -93,6 +93,7 @@ def test_the_measurements_of_every_row_have_its_value(
     assert len(found) >= 6
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize(
     ("table", "column"), [("arms.csv", "mean"), ("differences.csv", "difference"), ("labels.csv", "mean")]
 )
@@ -108,6 +109,7 @@ def test_so_have_those_of_paper_b(transferred: Path, table: str, column: str, re
     assert len(found) >= 10
 
 
+@pytest.mark.prove
 def test_a_recovered_gap_is_of_three(transferred: Path) -> None:
     cases = 0
     for row in rows(transferred, "recovered.csv"):

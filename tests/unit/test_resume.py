@@ -149,7 +149,7 @@ def stop_and_go(
     return output
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 @pytest.mark.parametrize("stage", [sft, dpo, dpo_full, reward])
 def test_a_training_can_stop_after_any_step(
     inputs: Inputs,

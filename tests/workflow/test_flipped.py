@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import pytest
 from w2s.verification import CRATE, UNRECORDED, Verification
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def everything(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.name != CRATE)
 
 
+@pytest.mark.prove
 def test_a_flipped_byte_in_any_file_is_found_and_named(
     finished: FinishedRun, tmp_path: Path, record_property
 ) -> None:

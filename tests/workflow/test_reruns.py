@@ -442,6 +442,7 @@ def build(folder: Path, kind: str, content: str) -> None:
     names.write_text(re.sub(rf"(?m)^{kind}: .*$", f"{kind}: sha256:{digest}", names.read_text()))
 
 
+@pytest.mark.prove
 def test_a_new_package_reruns_its_image_s_stages_and_no_other_image_s(contained: Workflow) -> None:
     """Drawn with another library, the data and labels come out the same: no training follows. And the other way round."""
     words = ("--software-deployment-method", "apptainer")

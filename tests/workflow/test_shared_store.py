@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ONE_STUDENT = "experiments: {a_figure_2a: {students: [opt-1.3b]}}\n"
 
 
+pytestmark = pytest.mark.prove
+
+
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """A folder that other users may enter."""
