@@ -35,6 +35,7 @@ SHORTER = {
 TEMPORARY = (".partial", ".former", ".state", ".job")
 MARK = "W2S_PROVE_RUN"
 COSTS = "costs.csv"
+CARDS = "models.csv"
 
 
 def rows(number: int = 220) -> list[dict[str, str]]:
@@ -153,14 +154,15 @@ class Chain:
     def outcome(self) -> dict[str, bytes]:
         """All that an equal run must have made equal: manifests, figures, tables, scorecards.
 
-        Not the table of costs, which is of times; it is left out of its artifact's manifest too.
+        Not the table of costs, which is of times; it is left out of its artifact's manifest too. Nor the index of cards, which
+        tell of times as well.
         """
         found = {}
         for path in sorted([*self.results.rglob("*"), *(self.folder / "resources").rglob("*")]):
             name = path.relative_to(self.folder).as_posix()
             if path.name == "manifest.json":
                 found[name] = without_costs(path.read_bytes())
-            elif path.suffix in (".csv", ".png", ".pdf") and path.name != COSTS:
+            elif path.suffix in (".csv", ".png", ".pdf") and path.name not in (COSTS, CARDS):
                 found[name] = path.read_bytes()
         return found
 
