@@ -8,7 +8,7 @@ A target is a file, an artifact's folder or a rule. Snakemake draws its plan, as
 files (and further options of its own after ``--``), and nothing is run. What a job was made with is what Snakemake and
 the artifacts' own records say. Each cause is told once, where it begins, with the jobs that it concerns and those
 that follow; a job that would run only because one of its inputs is made again is no cause of its own. A stage that then
-makes the same content again stops what follows at the next start.
+makes the same content again stops what follows.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s import cli, refinement, writer_prompts
+from w2s import cli, handles, refinement, writer_prompts
 from w2s.artifact import Artifact, load
 from w2s.errors import ConfigError, DataError, JoinError
 from w2s.question_tables import PROMPT_COLUMNS, answers_to, read_answers, read_prompts, read_questions, tally
@@ -275,8 +275,7 @@ def check_all_there(ids: pd.Series, made: Prompts, method: str) -> None:
 
 def parent_digests(manifest: Path) -> set[str]:
     """Digests of what an artifact was made from."""
-    parents = load(manifest).manifest["parents"].values()
-    return {one["digest"] for parent in parents for one in (parent if isinstance(parent, list) else [parent])}
+    return {parent.digest for parent in handles.parents(load(manifest))}
 
 
 def facts_of(weak: pd.DataFrame) -> dict[str, Any]:

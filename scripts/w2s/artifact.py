@@ -259,9 +259,8 @@ def load_run(manifest_path: Path) -> dict[str, Any]:
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with its seal: the SHA-256 of all else in it, whatever the order of its keys."""
     content = {name: value for name, value in record.items() if name != SEAL}
-    written = json.loads(
-        json.dumps(content, allow_nan=False, default=_plain)
-    )  # with the keys that a reader will see
+    # With the keys that a reader will see: JSON makes text of them.
+    written = json.loads(json.dumps(content, allow_nan=False, default=_plain))
     return {**content, SEAL: hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()}
 
 
@@ -298,10 +297,14 @@ def verify(manifest_path: Path) -> Artifact:
     artifact = load(manifest_path)
     for name, record in ((MANIFEST, artifact.manifest), (RUN_RECORD, artifact.run)):
         # Half a surrogate pair is no UTF-8; a record with one was not written here.
-        if (artifact.folder / name).read_bytes() != _as_text(record).encode(errors="surrogatepass"):
+        if (artifact.folder / name).read_bytes() != as_text(record).encode(errors="surrogatepass"):
             raise ArtifactError(
                 f"{name} says the same in other bytes than it was made", where=artifact.folder
             )
+    if artifact.digest != files_digest(artifact.manifest["files"]):
+        raise ArtifactError(
+            "the artifact's digest is not that of its files", where=manifest_path, instead=_MAKE_AGAIN
+        )
     _check_files(artifact)
     return artifact
 
@@ -372,11 +375,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(value: object, path: Path) -> None:
     """Write JSON atomically, keys in their order, NaN refused."""
-    content = _as_text(value).encode()
+    content = as_text(value).encode()
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """JSON as every record here is written."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from w2s import agreement, statistics
+from w2s import agreement, handles, statistics
 from w2s.agreement import LabelFile
 from w2s.artifact import Artifact, load
 from w2s.citation import Citation
@@ -95,9 +95,7 @@ class Family:
 
     def parents(self, artifact: Artifact, name: str) -> list[Artifact]:
         """Its parents of that name which are still there."""
-        entry = artifact.manifest["parents"].get(name, [])
-        paths = [one["path"] for one in (entry if isinstance(entry, list) else [entry])]
-        found = [self._by_path.get((artifact.folder / path).resolve()) for path in paths]
+        found = [self._by_path.get(one.path) for one in handles.parents(artifact) if one.name == name]
         return [parent for parent in found if parent is not None]
 
     def parent(self, artifact: Artifact, *names: str) -> Artifact | None:

@@ -208,7 +208,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a stage's ``main`` and leave the process with its exit code.
 
     An error of ours is printed as it is, without a traceback, and so is a want of memory; anything else keeps its
-    traceback, for it is a bug. No secret of the environment is in either (:mod:`w2s.secrecy`). SIGTERM ends the stage with :data:`w2s.interruption.EXIT_AGAIN`.
+    traceback, for it is a bug. No secret of the environment is in either (:mod:`w2s.secrecy`). SIGTERM ends the stage
+    with :data:`w2s.interruption.EXIT_AGAIN`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     # Library chatter (HTTP requests, telemetry) has no place in a log that people read for the numbers.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from w2s import handles
 from w2s.artifact import CARD, MANIFEST, Artifact, file_digest
 from w2s.citation import Citation, Person
 from w2s.errors import ArtifactError
@@ -295,9 +296,9 @@ class _Crate:
     def _action(self, artifact: Artifact) -> Entity:
         stage, run, name = artifact.manifest["stage"], artifact.run, self._relative(artifact.folder)
         settings = [self._setting(stage, key, value) for key, value in _settings(artifact)]
-        parents = [
-            self.entities.get(path) or self._gone(path, digest) for path, digest in _parents(artifact).items()
-        ]
+        # One that went in under two names is one object.
+        taken = {parent.path: parent.digest for parent in handles.parents(artifact)}
+        parents = [self.entities.get(path) or self._gone(path, digest) for path, digest in taken.items()]
         started, ended = _times(artifact)
         about = {
             "name": f"{stage}: {name}",
@@ -460,13 +461,6 @@ def _compact(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _is_source(artifact: Artifact) -> bool:
     return artifact.manifest["stage"] == "fetch"
-
-
-def _parents(artifact: Artifact) -> dict[Path, str]:
-    """Manifests and digests of its parents."""
-    entries = artifact.manifest["parents"].values()
-    listed = [one for entry in entries for one in (entry if isinstance(entry, list) else [entry])]
-    return {(artifact.folder.resolve() / one["path"]).resolve(): one["digest"] for one in listed}
 
 
 def _settings(artifact: Artifact) -> list[tuple[str, Any]]:

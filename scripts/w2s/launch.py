@@ -81,9 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.info("%s was made already, by another process: nothing is left to do", work.output)
         if done or store.reuse(work.output, key):
             attempts.discard(work.output)
-            checkpoints.discard(
-                work.output
-            )  # it may have been killed after its artifact stood and before this
+            # Whoever made it may have been killed after the artifact stood and before its checkpoints went.
+            checkpoints.discard(work.output)
             store.publish(work.output, key)
             return 0
         with gpus.allocated(args.gpus):

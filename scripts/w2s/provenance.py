@@ -10,6 +10,7 @@ from pathlib import Path
 
 from w2s.artifact import Artifact, load
 from w2s.errors import ArtifactError
+from w2s.handles import parents
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ def ancestry(manifests: Iterable[Path]) -> Ancestry:
             continue
         artifact = load(path)
         found.append(artifact)
-        for entry in artifact.manifest["parents"].values():
-            entries = entry if isinstance(entry, list) else [entry]
-            queue.extend((artifact.folder.resolve() / parent["path"]).resolve() for parent in entries)
+        queue.extend(parent.path for parent in parents(artifact))
     return Ancestry(found, sorted(gone))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from w2s import statistics
+from w2s import handles, statistics
 from w2s.artifact import Artifact, load
 from w2s.errors import ArtifactError, DataError, JoinError
 from w2s.runs import Run, parse_run, share_name
@@ -267,9 +267,7 @@ def costs_table(manifests: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
         runs.append(
             (run["started"], artifact.manifest["stage"], float(run["wall_s"]), float(run["peak_memory_mb"]))
         )
-        for entry in artifact.manifest["parents"].values():
-            entries = entry if isinstance(entry, list) else [entry]
-            queue.extend((path.parent / parent["path"]).resolve() for parent in entries)
+        queue.extend(parent.path for parent in handles.parents(artifact))
     frame = pd.DataFrame(sorted(runs), columns=["started", "stage", "wall_s", "peak_memory_mb"])
     table = frame.groupby("stage", sort=False).agg(
         jobs=("wall_s", "size"), wall_s=("wall_s", "sum"), peak_memory_mb=("peak_memory_mb", "max")

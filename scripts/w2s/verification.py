@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from w2s.artifact import CARD, MANIFEST, RUN_RECORD, Artifact, file_digest, files_digest, load
+from w2s.artifact import CARD, MANIFEST, RUN_RECORD, Artifact, as_text, file_digest, files_digest, load
 from w2s.errors import ArtifactError
 from w2s.handles import owner, parents
 
@@ -115,7 +115,7 @@ class Verification:
         """The seal covers what a record says; here is seen to how it is written, to the last blank."""
         found = path.read_bytes()
         self.bytes += len(found)
-        expected = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode(errors="surrogatepass")
+        expected = as_text(record).encode(errors="surrogatepass")
         if found == expected:
             return None
         both = _both(*(hashlib.sha256(text).hexdigest() for text in (expected, found)))

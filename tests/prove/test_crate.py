@@ -167,6 +167,6 @@ def test_cards_are_loaded_by_the_library_that_reads_them_on_the_hub(results: Pat
     for path in cards:
         data = ModelCard.load(path).data
         assert data.license == "mit"
-        assert data.library_name == "transformers"
+        assert data.to_dict()["library_name"] == "transformers"
     measured = [path for path in cards if ModelCard.load(path).data.eval_results]
     assert len(measured) == 4, "two students, SFT and DPO"

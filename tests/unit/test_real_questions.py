@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ EACH = 150
 
 def imported(root: Path, path: Path, adapter: str, *options: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The questions of one file of the real data, and the facts."""
-    source = as_artifact(root / "raw", lambda folder: (folder / path.name).symlink_to(path))
+    source = as_artifact(root / "raw", lambda folder: shutil.copy(path, folder))
     files = json.dumps([{"source": "raw", "path": path.name}])
     output = root / "questions" / "manifest.json"
     inputs = ["--sources", str(source), "--files", files, "--output", str(output)]

@@ -233,8 +233,7 @@ def finished(make_workflow: Callable[..., Workflow]) -> FinishedRun:
     started, used = time.monotonic(), processor_seconds()
     output = workflow.run()
     wall, used = time.monotonic() - started, processor_seconds() - used
-    # Two cores are busy three quarters of the time.
-    return FinishedRun(workflow, min(wall, used / 1.5) if busy else wall, output)
+    return FinishedRun(workflow, min(wall, used) if busy else wall, output)
 
 
 def processor_seconds() -> float:

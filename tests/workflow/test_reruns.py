@@ -170,6 +170,10 @@ EDITS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     # sources
     "statistics": (meaning("w2s/statistics"), TABLES),
     "plotting": (meaning("w2s/plotting"), {"plot_bars", "plot_drops", "report", "export_crate"}),
+    "a figure's colour": (
+        replace("scripts/w2s/plotting.py", 'UNTUNED_COLOUR = "#8c8c8c"', 'UNTUNED_COLOUR = "#7c7c7c"'),
+        {"plot_bars", "plot_drops", "report", "export_crate"},
+    ),
     "the report": (meaning("report"), {"report", "export_crate"}),
     "the page's template": (append("report/template.html", "<!-- changed -->\n"), {"report", "export_crate"}),
     "published values": (
@@ -288,6 +292,38 @@ def copied(finished: FinishedRun, tmp_path: Path) -> Workflow:
 
 def test_a_copy_elsewhere_has_nothing_to_do(copied: Workflow) -> None:
     assert copied.planned() == {}
+
+
+def test_a_removed_experiment_reruns_what_tells_of_all(copied: Workflow) -> None:
+    """An experiment more makes what is its own; without it again, only what tells of the whole run is made anew.
+
+    The scorecard does not: no claim is about that experiment.
+    """
+    overlay = copied.folder / "overlay.yaml"
+    before = overlay.read_text()
+    setting(MORE)(copied.folder)
+    assert set(executed(copied.run())) == TABLES - {"score_claims"}
+    kept = (copied.folder / "results/paper-a/figures/more.png").read_bytes()
+    overlay.write_text(before)
+    assert set(copied.planned()) == {"report"} | TOLD
+    copied.run()
+    assert copied.planned() == {}
+    assert (copied.folder / "results/paper-a/figures/more.png").read_bytes() == kept, "nothing is deleted"
+
+
+MORE = """
+run: [a_figure_2a, more]
+experiments:
+  more:
+    data: [hh-helpful]
+    shares: [1/2]
+    seeds: [22]
+    students: [opt-1.3b, opt-2.7b]
+    feedback: [human, weak-opt-125m]
+    recipes: [paper-hh]
+    evaluation: paper-hh
+    figure: bars
+"""
 
 
 def git(folder: Path, *words: str) -> None:
