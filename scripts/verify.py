@@ -26,7 +26,7 @@ from w2s.handles import ROOT, given
 from w2s.verification import Verification
 
 ROOTS = ("results", "resources")
-# A word on how far it is, on the terminal only, so often (seconds).
+# A word on how far it is, on standard error, so often (seconds).
 EVERY = 5.0
 
 

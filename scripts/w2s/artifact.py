@@ -57,6 +57,7 @@ LIBRARIES = (
 _MAKE_AGAIN = (
     f"delete the {MANIFEST} there and run the workflow again"  # without it Snakemake makes the artifact anew
 )
+SHORT = 12  # hex digits of a digest that is shown
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Parents = Mapping[str, Path | Sequence[Path] | None]
 # Manifest to be made -> what gives the key of the work that makes it (scripts/w2s/keys.py), asked when it is made.
@@ -99,15 +100,10 @@ class Artifact:
                 where=self.manifest_path,
                 instead=f"one of {', '.join(sorted(self.manifest['files']))}",
             )
-        path = self.folder / name
-        if not path.is_file():
-            raise ArtifactError(
-                f"file {name!r} is listed in the manifest but gone",
-                where=self.folder,
-                instead="delete the manifest and run the workflow again",
-            )
-        _check_file(path, name, self)
-        return path
+        fault = _file_fault(self, name, self.manifest["files"][name]["sha256"], file_digest)
+        if fault is not None:
+            raise fault
+        return self.folder / name
 
     @staticmethod
     @contextlib.contextmanager
@@ -286,47 +282,6 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def verify(manifest_path: Path) -> Artifact:
-    """Open an artifact, hash its files again and compare them with its manifest; its records, too, byte for byte.
-
-    What the file system tells of a file (its size, its times) is no substitute: whoever alters a file can set them.
-
-    Raises:
-        ArtifactError: a file is missing, altered, not listed or a link that leads elsewhere; the message names it.
-    """
-    artifact = load(manifest_path)
-    for name, record in ((MANIFEST, artifact.manifest), (RUN_RECORD, artifact.run)):
-        # Half a surrogate pair is no UTF-8; a record with one was not written here.
-        if (artifact.folder / name).read_bytes() != as_text(record).encode(errors="surrogatepass"):
-            raise ArtifactError(
-                f"{name} says the same in other bytes than it was made", where=artifact.folder
-            )
-    if artifact.digest != files_digest(artifact.manifest["files"]):
-        raise ArtifactError(
-            "the artifact's digest is not that of its files", where=manifest_path, instead=_MAKE_AGAIN
-        )
-    _check_files(artifact)
-    return artifact
-
-
-def _check_files(artifact: Artifact) -> None:
-    """Compare what lies in an artifact's folder with its manifest."""
-    for name in artifact.manifest["files"]:
-        artifact.path(name)
-    present = {path.relative_to(artifact.folder).as_posix() for path in _files(artifact.folder)} - {
-        MANIFEST,
-        RUN_RECORD,
-        CARD,
-    }
-    extra = sorted(present - set(artifact.manifest["files"]))
-    if extra:
-        raise ArtifactError(
-            f"file {extra[0]!r} does not belong to the artifact",
-            where=artifact.folder,
-            instead="delete that file, or the manifest and run the workflow again",
-        )
-
-
 def container_digest() -> str | None:
     """Digest of the image that this process runs in, None outside of a container.
 
@@ -352,7 +307,9 @@ def restore(manifest_path: Path, key: str) -> bool:
             return False
         for torn in manifest_path.parent.glob(f".{MANIFEST}.*"):  # killed while it did just this
             torn.unlink(missing_ok=True)
-        _check_files(Artifact(manifest_path, run["manifest"], run))
+        made = Artifact(manifest_path, run["manifest"], run)
+        if any(_faults_of_files(made, file_digest)):
+            return False
     except (ArtifactError, OSError):
         return False
     _remove_leftovers(manifest_path.parent)
@@ -394,6 +351,88 @@ def files_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
     """Digest over names and digests of files, independent of their order."""
     text = "".join(f"{name}\0{files[name]['sha256']}\n" for name in sorted(files))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def verify(manifest_path: Path) -> Artifact:
+    """Open an artifact whose records and files are as they were made.
+
+    Raises:
+        ArtifactError: the first of its :func:`faults`, or it cannot be opened.
+    """
+    artifact = load(manifest_path)
+    for fault in faults(artifact):
+        if fault is not None:
+            raise fault
+    return artifact
+
+
+def faults(artifact: Artifact, digest: Callable[[Path], str] = file_digest) -> Iterator[ArtifactError | None]:
+    """In what an artifact is not as it was made; None for each thing that is as it was.
+
+    Looked at are its records, byte for byte, its own digest, its files (missing, altered, not listed, links that lead
+    elsewhere) and folders that are linked in. What the file system tells of a file (its size, its times) is no substitute
+    for its content: whoever alters a file can set them.
+
+    Args:
+        digest: gives the SHA-256 of a file; whoever looks at much keeps what it found.
+    """
+    for name, record in ((MANIFEST, artifact.manifest), (RUN_RECORD, artifact.run)):
+        # The seal covers what a record says; here is seen to how it is written, to the last blank. Half a surrogate pair
+        # is no UTF-8; a record with one was not written here.
+        written = as_text(record).encode(errors="surrogatepass")
+        yield _file_fault(artifact, name, hashlib.sha256(written).hexdigest(), digest)
+    found = files_digest(artifact.manifest["files"])
+    yield (
+        None
+        if found == artifact.digest
+        else ArtifactError(
+            f"the artifact's digest is not that of its files ({told(artifact.digest, found)})",
+            where=artifact.manifest_path,
+            instead=_MAKE_AGAIN,
+        )
+    )
+    yield from _faults_of_files(artifact, digest)
+
+
+def _faults_of_files(artifact: Artifact, digest: Callable[[Path], str]) -> Iterator[ArtifactError | None]:
+    """What lies in an artifact's folder against its manifest."""
+    listed = artifact.manifest["files"]
+    for name, entry in listed.items():
+        yield _file_fault(artifact, name, entry["sha256"], digest)
+    present = {path.relative_to(artifact.folder).as_posix() for path in _files(artifact.folder)}
+    for name in sorted(present - {MANIFEST, RUN_RECORD, CARD} - set(listed)):
+        yield ArtifactError(
+            f"file {name!r} does not belong to the artifact",
+            where=artifact.folder,
+            instead="delete that file or move it elsewhere; or delete the manifest and run the workflow again",
+        )
+
+
+def _file_fault(
+    artifact: Artifact, name: str, expected: str, digest: Callable[[Path], str]
+) -> ArtifactError | None:
+    """What is wrong with one file of an artifact."""
+    path = artifact.folder / name
+    if path.is_symlink() and not path.resolve().is_relative_to(artifact.folder.resolve()):
+        words = f"file {name!r} is a link that leads out of the artifact"
+        return ArtifactError(words, where=path, instead=f"the file itself; or {_MAKE_AGAIN}")
+    if not path.is_file():
+        return ArtifactError(
+            f"file {name!r} is listed in the manifest but gone", where=path, instead=_MAKE_AGAIN
+        )
+    try:
+        found = digest(path)
+    except OSError as error:
+        return ArtifactError(f"file {name!r} cannot be read ({error.strerror})", where=path)
+    if found == expected:
+        return None
+    words = f"file {name!r} was altered after it was made ({told(expected, found)})"
+    return ArtifactError(words, where=path, instead=_MAKE_AGAIN)
+
+
+def told(expected: str, found: str) -> str:
+    """Two digests in a message."""
+    return f"expected {expected[:SHORT]}, found {found[:SHORT]}"
 
 
 @functools.cache
@@ -447,21 +486,6 @@ def _parent_digests(parents: Parents, folder: Path) -> dict[str, Any]:
         found = [{"path": os.path.relpath(path, folder), "digest": verify(path).digest} for path in paths]
         entries[name] = found[0] if isinstance(value, Path) else found
     return entries
-
-
-def _check_file(path: Path, name: str, artifact: Artifact) -> None:
-    if path.is_symlink() and not path.resolve().is_relative_to(artifact.folder.resolve()):
-        raise ArtifactError(
-            f"file {name!r} is a link that leads out of the artifact",
-            where=artifact.folder,
-            instead="the file itself; or delete the manifest and run the workflow again",
-        )
-    if file_digest(path) != artifact.manifest["files"][name]["sha256"]:
-        raise ArtifactError(
-            f"file {name!r} was altered after it was made",
-            where=artifact.folder,
-            instead="delete the manifest and run the workflow again",
-        )
 
 
 def _swap(temporary: Path, folder: Path) -> None:

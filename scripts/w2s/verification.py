@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -11,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from w2s.artifact import CARD, MANIFEST, RUN_RECORD, Artifact, as_text, file_digest, files_digest, load
+from w2s.artifact import CARD, MANIFEST, RUN_RECORD, Artifact, faults, file_digest, load, told
 from w2s.errors import ArtifactError
 from w2s.handles import owner, parents
 
@@ -19,7 +18,6 @@ CRATE = "ro-crate-metadata.json"
 # Folders of a run that hold nothing that anything is made from.
 UNRECORDED = ("logs", "benchmarks", ".snakemake")
 AGAIN = "delete its manifest.json and run the workflow again"
-SHORT = 12  # hex digits of a digest that is shown
 
 
 class Verification:
@@ -30,6 +28,7 @@ class Verification:
         self._artifacts: dict[Path, Artifact | None] = {}
         self._asked: set[tuple[Path, str | None]] = set()
         self._others: set[Path] = set()
+        self._unreadable: set[Path] = set()
         self._without_record: Counter[str] = Counter()
         self._walked = False
         self.bytes = 0
@@ -76,7 +75,7 @@ class Verification:
             artifact = self._artifacts[path]
             if artifact is not None and expected not in (None, artifact.digest):
                 yield ArtifactError(
-                    f"the artifact was made again after something was made from it ({_both(expected, artifact.digest)})",
+                    f"the artifact was made again after something was made from it ({told(str(expected), artifact.digest)})",
                     where=path,
                     instead="run the workflow: it makes the descendants again",
                 )
@@ -90,36 +89,9 @@ class Verification:
             yield error
             return
         self._artifacts[manifest] = artifact
-        for name, record in ((MANIFEST, artifact.manifest), (RUN_RECORD, artifact.run)):
-            yield self._as_written(artifact.folder / name, record)
-        listed = artifact.manifest["files"]
-        if files_digest(listed) != artifact.digest:
-            both = _both(files_digest(listed), artifact.digest)
-            yield ArtifactError(
-                f"the artifact's digest is not that of its files ({both})", where=manifest, instead=AGAIN
-            )
-        for name, entry in listed.items():
-            yield self._compared(artifact.folder / name, entry["sha256"], "the manifest")
-        for path in _files(artifact.folder):
-            name = path.relative_to(artifact.folder).as_posix()
-            if name == CARD:
-                yield self._other(path)
-            elif name not in (*listed, MANIFEST, RUN_RECORD) and owner(path) == manifest:
-                yield ArtifactError(
-                    f"file {name!r} does not belong to the artifact",
-                    where=artifact.folder,
-                    instead="move it elsewhere: whoever verifies cannot know what it is",
-                )
-
-    def _as_written(self, path: Path, record: Mapping[str, object]) -> ArtifactError | None:
-        """The seal covers what a record says; here is seen to how it is written, to the last blank."""
-        found = path.read_bytes()
-        self.bytes += len(found)
-        expected = as_text(record).encode(errors="surrogatepass")
-        if found == expected:
-            return None
-        both = _both(*(hashlib.sha256(text).hexdigest() for text in (expected, found)))
-        return ArtifactError(f"{path.name} is not written as it was ({both})", where=path, instead=AGAIN)
+        yield from faults(artifact, self._digest)
+        if (artifact.folder / CARD).is_file():
+            yield self._other(artifact.folder / CARD)
 
     # -- all else --------------------------------------------------------------------------------------------------
 
@@ -135,6 +107,22 @@ class Verification:
                 yield from self._with_ancestors(manifest)
         for file in others:
             yield self._other(file)
+        crates = [file for file in others if file.name == CRATE]
+        above = crate_of(path if path.is_dir() else path.parent)
+        for crate in {*crates, above} if above else crates:
+            yield from self._gone(crate, path)
+
+    def _gone(self, crate: Path, folder: Path) -> Iterator[ArtifactError | None]:
+        """The files in a folder that an RO-Crate lists and that are no longer there."""
+        try:
+            listed = crate_digests(crate)
+        except ArtifactError as error:
+            yield self._once(crate, error)
+            return
+        for path, expected in listed.items():
+            # A model that was cleaned away took its card with it.
+            if path.is_relative_to(folder) and path.name != CARD and not path.exists():
+                yield self._listed(path, expected)
 
     def _other(self, path: Path) -> ArtifactError | None:
         if path.name == RUN_RECORD:
@@ -146,29 +134,46 @@ class Verification:
         try:
             expected = crate_digests(crate).get(path)
         except ArtifactError as error:
-            return error
+            return self._once(crate, error)
         if expected is None:
             self._without_record[_shown(path.parent)] += 1
             return None
         self._others.add(path)
-        return self._compared(path, expected, CRATE)
+        return self._listed(path, expected)
 
-    def _compared(self, path: Path, expected: str, record: str) -> ArtifactError | None:
-        """The problem of one file, if there is any."""
+    def _once(self, crate: Path, error: ArtifactError) -> ArtifactError | None:
+        """What is wrong with a crate, not again for each of its files."""
+        if crate in self._unreadable:
+            return None
+        self._unreadable.add(crate)
+        return error
+
+    def _listed(self, path: Path, expected: str) -> ArtifactError | None:
+        """The problem of one file that an RO-Crate lists, if there is any."""
         if not path.is_file():
             return ArtifactError(
-                f"file {path.name!r} is listed in {record} but gone", where=path, instead=AGAIN
+                f"file {path.name!r} is listed in {CRATE} but gone",
+                where=path,
+                instead="run the workflow again",
             )
-        if path not in self._digests:
-            self.bytes += path.stat().st_size
-            self._digests[path] = file_digest(path)
-        if self._digests[path] == expected:
+        try:
+            found = self._digest(path)
+        except OSError as error:
+            return ArtifactError(f"file {path.name!r} cannot be read ({error.strerror})", where=path)
+        if found == expected:
             return None
         return ArtifactError(
-            f"file {path.name!r} was altered after it was made ({_both(expected, self._digests[path])})",
+            f"file {path.name!r} was altered after it was made ({told(expected, found)})",
             where=path,
-            instead=AGAIN if record != CRATE else "delete it and run the workflow again",
+            instead="delete it and run the workflow again",
         )
+
+    def _digest(self, path: Path) -> str:
+        """SHA-256 of a file, which is read once."""
+        if path not in self._digests:
+            self._digests[path] = file_digest(path)
+            self.bytes += path.stat().st_size
+        return self._digests[path]
 
 
 @cache
@@ -210,13 +215,14 @@ def _files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(
             name
             for name in folders
-            if name not in UNRECORDED and not name.endswith((".partial", ".former", ".state"))
+            if not name.endswith((".partial", ".former", ".state")) and not _is_unrecorded(Path(here, name))
         )
         yield from (Path(here) / name for name in sorted(names))
 
 
-def _both(expected: str | None, found: str) -> str:
-    return f"expected {str(expected)[:SHORT]}, found {found[:SHORT]}"
+def _is_unrecorded(folder: Path) -> bool:
+    """Whether nothing is made from what a folder holds; a data set or a model may bear such a name too."""
+    return folder.name in UNRECORDED and next(folder.rglob(MANIFEST), None) is None
 
 
 def _shown(folder: Path) -> str:

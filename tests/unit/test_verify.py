@@ -129,7 +129,7 @@ def test_a_record_that_says_the_same_otherwise_is_found(
     path.write_bytes(path.read_bytes().replace(blank, other, 1))
     load(chain[1])  # the seal is whole
     (found,) = problems(chain[1])
-    assert f"{name} is not written as it was" in found
+    assert f"file {name!r} was altered" in found
 
 
 def test_expected_and_found_digests_are_told(chain: list[Path]) -> None:
@@ -210,7 +210,68 @@ def test_what_killed_runs_left_is_no_problem(run: Path) -> None:
 
 def test_a_crate_that_cannot_be_read_is_told(run: Path) -> None:
     (run / CRATE).write_text("{")
-    assert any("RO-Crate cannot be read" in problem for problem in problems(run))
+    (found,) = problems(run)
+    assert "RO-Crate cannot be read" in found
+
+
+@pytest.mark.parametrize("where", ["", "figures"])
+def test_a_figure_that_is_gone_is_missed(run: Path, where: str) -> None:
+    (run / FILES[0]).unlink()
+    (found,) = problems(run / where)
+    assert "'f.png' is listed in ro-crate-metadata.json but gone" in found
+
+
+def test_a_card_may_go_with_its_model(run: Path) -> None:
+    card = run / "figure" / "README.md"
+    card.write_text("a card")
+    write_crate(run, (*FILES, "figure/README.md"))
+    shutil.rmtree(card.parent)
+    assert not problems(run)
+
+
+def test_a_link_that_leads_out_is_no_file_of_the_artifact(run: Path) -> None:
+    """...although it has the same content, today."""
+    path = run / "raw" / "content.txt"
+    path.rename(run.parent / "elsewhere.txt")
+    path.symlink_to(run.parent / "elsewhere.txt")
+    (found,) = problems(run / "raw")
+    assert "a link that leads out" in found
+
+
+def test_a_folder_that_is_linked_in_is_found(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (run / "raw" / "more").symlink_to(tmp_path_factory.mktemp("other"), target_is_directory=True)
+    (found,) = problems(run / "raw")
+    assert "'more' does not belong" in found
+
+
+@pytest.mark.parametrize("folder", ["logs", "benchmarks", "x.state", "x.partial"])
+def test_no_folder_s_name_hides_what_is_added_to_an_artifact(run: Path, folder: str) -> None:
+    (run / "raw" / folder).mkdir()
+    (run / "raw" / folder / "x.txt").write_text("added")
+    (found,) = problems(run)
+    assert "does not belong" in found
+
+
+def test_a_model_may_be_called_like_what_is_not_looked_at(run: Path) -> None:
+    made = make(run / "models" / "benchmarks", "weights", {})
+    assert not problems(run)
+    made.with_name("content.txt").write_text("other weights")
+    (found,) = problems(run)
+    assert "'content.txt' was altered" in found
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_verified(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashed(path: Path) -> str:
+        if path.name in ("content.txt", "f.png"):
+            raise PermissionError(13, "Permission denied")
+        return digest(path)
+
+    monkeypatch.setattr("w2s.verification.file_digest", hashed)
+    found = problems(run)
+    assert len(found) == 4
+    assert all("cannot be read (Permission denied)" in problem for problem in found)
 
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
