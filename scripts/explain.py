@@ -23,6 +23,9 @@ from w2s import cli
 from w2s.artifact import MANIFEST
 from w2s.handles import ROOT, owner
 
+# Of the files that rules make.
+SUFFIXES = {".csv", ".html", ".json", ".md", ".pdf", ".png"}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the explanation."""
@@ -56,10 +59,11 @@ def target(name: str) -> str:
     """A target as Snakemake names it: a path from the checkout, an artifact by its manifest; a rule stays as it is."""
     path = next((path for path in (Path(name), ROOT / name) if path.exists()), None)
     if path is not None:
-        return inside(owner(path) or path)
+        return inside(owner(path) or (path / MANIFEST if path.is_dir() else path))
     if "/" not in name:
         return name
-    return inside(Path(name) if Path(name).suffix else Path(name) / MANIFEST)
+    # What a model is called may have a dot in it too.
+    return inside(Path(name) if Path(name).suffix in SUFFIXES else Path(name) / MANIFEST)
 
 
 def inside(path: Path) -> str:

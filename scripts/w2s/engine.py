@@ -32,7 +32,8 @@ def with_plan(arguments: Sequence[str], look: Callable[[Workflow], T]) -> T:
 
     def draw(workflow: Workflow) -> None:
         # As Workflow.printdag does, but for what is incomplete: a run would make that again.
-        workflow._prepare_dag(forceall=False, ignore_incomplete=False, lock_warn_only=True, nolock=True)
+        forceall = workflow.dag_settings.forceall
+        workflow._prepare_dag(forceall=forceall, ignore_incomplete=False, lock_warn_only=True, nolock=True)
         workflow._build_dag()
         try:
             found.append(look(workflow))

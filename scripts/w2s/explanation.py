@@ -21,9 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s.artifact import MANIFEST, Artifact, load
+from w2s.artifact import MANIFEST, SHORT, Artifact, load
 from w2s.errors import ArtifactError
-from w2s.fingerprint import digests, sources
+from w2s.fingerprint import SCRIPTS, digests, sources
 from w2s.handles import parents
 from w2s.words import flags
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from snakemake.persistence import MetadataRecord
     from snakemake.workflow import Workflow
 
-SCRIPTS = Path(__file__).resolve().parent.parent
 CODE = re.compile(r"[0-9a-f]{16}")  # what rules/common.smk calls `code`, as w2s.fingerprint writes it
 ABSENT = "not given"
 SHOWN = 3  # names in a list before it becomes a count
@@ -85,7 +84,7 @@ def explain(workflow: Workflow, targets: Sequence[str]) -> Explanation:
     running = sorted((job for job in dag.needrun_jobs() if not job.rule.norun), key=order.__getitem__)
     roots: dict[str, Root] = {}
     for job in running:
-        for cause in Causes(workflow, job).all():
+        for cause in causes(workflow, job):
             root = roots.setdefault(cause.what, Root(cause.what))
             root.details[cause.detail] += 1
             if job not in root.direct:
@@ -94,6 +93,15 @@ def explain(workflow: Workflow, targets: Sequence[str]) -> Explanation:
         found = reachable(root.direct, dag.depending, set(running))
         root.following = sorted(found - set(root.direct), key=order.__getitem__)
     return Explanation([(name, fate(workflow, name)) for name in targets], len(running), [*roots.values()])
+
+
+def causes(workflow: Workflow, job: Job) -> list[Cause]:
+    """Why a job would run. One that runs only because another does has no cause of its own; one that seems to have none at
+    all has Snakemake's word."""
+    found = list(Causes(workflow, job).all())
+    if found or any(workflow.dag.needrun(other) for other in workflow.dag.dependencies[job]):
+        return found
+    return [Cause(f"Snakemake says: {workflow.dag.reason(job)}")]
 
 
 def reachable(jobs: Iterable[Job], edges: Mapping[Job, Iterable[Job]], among: set[Job]) -> set[Job]:
@@ -203,7 +211,12 @@ class Causes:
         elif missing:
             yield Cause("output is missing, which was made before", missing[0])
         elif self._workflow.dag.reason(self._job).forced:
-            yield Cause("the job that made it was interrupted, or runs just now")
+            unfinished = self._workflow.async_run(self._workflow.persistence.incomplete(self._job))
+            yield Cause(
+                "the job that made it was interrupted, or runs just now"
+                if unfinished
+                else "asked for whatever its state (--force, --forcerun, --forceall)"
+            )
 
     def _params(self, record: MetadataRecord) -> Iterator[Cause]:
         change = self._workflow.persistence.params_changed(self._job)
@@ -212,10 +225,13 @@ class Causes:
         before, now = (sorted(map(str, map(_value, side))) for side in (change.only_old, change.only_new))
         codes = [value for value in before + now if CODE.fullmatch(value)]
         old, new = (" ".join(value for value in side if value not in codes) for side in (before, now))
-        for name, was, will in differences(settings(old), settings(new)):
+        changed = list(differences(settings(old), settings(new)))
+        for name, was, will in changed:
             yield Cause(f"setting {name}: {was} -> {will}")
         if codes:
             yield from self._code(record, codes)
+        elif not changed:
+            yield Cause("its settings are written otherwise, with the same values")
 
     def _code(self, record: MetadataRecord, codes: Sequence[str]) -> Iterator[Cause]:
         script = SCRIPTS / f"{self._stage}.py"
@@ -267,12 +283,14 @@ class Causes:
         artifact = _loaded(path)
         if artifact is None:
             made = datetime.fromtimestamp(os.path.getmtime(path), UTC)
-            return f"{checksum.rpartition(':')[2][:12]} before; changed {made:%Y-%m-%d %H:%M} UTC"
+            return f"{checksum.rpartition(':')[2][:SHORT]} before; changed {made:%Y-%m-%d %H:%M} UTC"
         made = datetime.fromisoformat(artifact.run["started"])
         made_from = parents(self._made) if self._made else []
         before = {parent.digest for parent in made_from if parent.path == Path(path).resolve()}
         change = (
-            f"{' or '.join(digest[:12] for digest in before)} -> {artifact.digest[:12]}, " if before else ""
+            f"{' or '.join(digest[:SHORT] for digest in before)} -> {artifact.digest[:SHORT]}, "
+            if before
+            else ""
         )
         if before == {artifact.digest}:
             change = "its files are the same, what it says of them is not, "
@@ -421,9 +439,8 @@ def text(found: Explanation) -> Iterator[str]:
     yield f"{jobs} would run, for {causes}"
     for place, root in enumerate(found.roots, 1):
         details = [detail for detail, _ in root.details.most_common() if detail]
-        more = f" and {len(details) - SHOWN} more" if len(details) > SHOWN else ""
         yield ""
-        yield f"{place}. {root.cause}" + (f" ({'; '.join(details[:SHOWN])}{more})" if details else "")
+        yield f"{place}. {root.cause}" + (f" ({listed(details, '; ')})" if details else "")
         yield f"   concerns {by_rule(root.direct)}"
         for job in root.direct[:SHOWN]:
             yield f"     {next(iter(job.output), job.rule.name)}"
@@ -438,10 +455,10 @@ def by_rule(jobs: Sequence[Job]) -> str:
     return ", ".join(f"{rule} {count}" for rule, count in Counter(job.rule.name for job in jobs).items())
 
 
-def listed(paths: Sequence[str]) -> str:
-    """A few names, and how many more there are."""
-    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-    return ", ".join(paths[:SHOWN]) + more
+def listed(words: Sequence[str], between: str = ", ") -> str:
+    """A few of them, and how many more there are."""
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return between.join(words[:SHOWN]) + more
 
 
 def number(count: int, noun: str) -> str:

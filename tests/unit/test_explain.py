@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -132,27 +133,36 @@ def test_a_commit_that_is_not_here_or_shows_nothing_has_no_command(repository: t
     assert "git diff" not in explanation._commit({"commit": "0" * 40, "dirty": False}, "w2s/dpo.py")
 
 
+async def interrupted(found: dict[str, bool]) -> bool:
+    return found.get("interrupted", False)
+
+
 def planned(**found: Any) -> explanation.Causes:
     """A job whose output is there, in a plan that says of it what is given."""
     record = SimpleNamespace(input=None, input_checksums={}, container_img_url="w2s-ml@sha256:aa")
     reason = SimpleNamespace(forced=found.get("forced", False), updated_input=set())
+    reordered = SimpleNamespace(only_old=["'--seed 1 --beta 2'"], only_new=["'--beta 2 --seed 1'"])
     persistence = SimpleNamespace(
         metadata=lambda output: record,
-        params_changed=lambda job: None,
+        params_changed=lambda job: reordered if found.get("reordered") else None,
         software_stack_changed=lambda job: [found.get("software", False)],
+        incomplete=lambda job: interrupted(found),
     )
     dag = SimpleNamespace(reason=lambda job: reason, dependencies={}, needrun=lambda job: False)
     one = job("generate", __file__)
     one.container_img_url = "w2s-ml@sha256:bb"
     dag.dependencies = defaultdict(dict)
-    return explanation.Causes(SimpleNamespace(persistence=persistence, dag=dag), one)  # type: ignore[arg-type]
+    plan = SimpleNamespace(persistence=persistence, dag=dag, async_run=asyncio.run)
+    return explanation.Causes(plan, one)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("found", "cause"),
     [
         ({"software": True}, "container changed: w2s-ml@sha256:aa -> w2s-ml@sha256:bb"),
-        ({"forced": True}, "the job that made it was interrupted, or runs just now"),
+        ({"forced": True, "interrupted": True}, "the job that made it was interrupted, or runs just now"),
+        ({"forced": True}, "asked for whatever its state (--force, --forcerun, --forceall)"),
+        ({"reordered": True}, "its settings are written otherwise, with the same values"),
     ],
 )
 def test_another_container_and_an_interruption_are_causes(found: dict[str, bool], cause: str) -> None:
@@ -179,6 +189,10 @@ def test_targets_are_named_as_snakemake_names_them(tmp_path: Path, monkeypatch: 
     assert explain.target("results/figure.pdf") == "results/figure.pdf"
     assert explain.target("results/not/there") == "results/not/there/manifest.json"
     assert explain.target("results/not/there.csv") == "results/not/there.csv"
+    assert explain.target("results/models/opt-1.3b") == "results/models/opt-1.3b/manifest.json"
+    (artifact / "manifest.json").rename(tmp_path / "elsewhere.json")
+    assert explain.target("results/labels") == manifest
+    (tmp_path / "elsewhere.json").rename(artifact / "manifest.json")
     assert explain.target("all") == "all"
     monkeypatch.chdir(artifact)
     assert explain.target("labels.parquet") == manifest

@@ -176,6 +176,13 @@ def test_without_snakemake_s_records_the_artifact_s_own_are_told(copied: Callabl
     assert explain(workflow, artifact) == f"{artifact}/manifest.json: {word}; by its own record: {told}\n"
 
 
+@pytest.mark.parametrize("words", [["--forcerun", "plot_bars"], ["--forceall"]])
+def test_what_the_user_asks_for_is_no_interruption(finished: FinishedRun, words: list[str]) -> None:
+    output = explain(finished.workflow, "--", *words)
+    assert causes(output) == {"asked for whatever its state"}, output
+    assert jobs(output) == finished.workflow.planned(*words)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["results/paper-a/none"], "No rule to produce results/paper-a/none"), (["--", "--bogus"], "--bogus")],
