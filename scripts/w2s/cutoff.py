@@ -7,7 +7,7 @@ by the same questions that Snakemake asks at the start: are its outputs there an
 its set of inputs those of the record, and has each newer input the content of the record? If so it leaves the plan, and so on
 down the graph. Nothing is queued, submitted or started for it.
 
-Jobs that are submitted as a group stay together and run.
+Jobs that are submitted as a group stay together: all of them leave the plan, or none does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 logger = logging.getLogger("snakemake.logging")
 # What is used of Snakemake's graph beyond its public interface; another version may lack it.
-NEEDED = ("_needrun", "_n_until_ready", "_ready_jobs", "_running", "_dependencies", "_len")
+NEEDED = ("_needrun", "_n_until_ready", "_ready_jobs", "_running", "_dependencies", "_group", "_len")
 
 
 def cut_off_early(graph: Any) -> None:
@@ -60,15 +60,20 @@ async def _drop(graph: Any, ended: Iterable[Any]) -> tuple[set[Any], int]:
     dropped = 0
     while queue:
         job = queue.pop()
-        if not _waits_for_nothing(graph, job) or await _must_run(graph, job):
+        if not graph.needrun(job):
             continue
-        graph._needrun.discard(job)
-        graph._n_until_ready.pop(job, None)
-        graph._ready_jobs.discard(job)
-        freed.discard(job)
-        graph._len -= 1
-        dropped += 1
-        for follower in graph.depending[job]:
+        submitted = graph._group.get(job, job)
+        together = set(submitted) if submitted.is_group() else {job}
+        if not _waits_for_nothing(graph, submitted, together) or await _any_must_run(graph, together):
+            continue
+        graph._needrun -= together
+        graph._ready_jobs -= {submitted}
+        graph._len -= len(together)
+        freed -= together
+        dropped += len(together)
+        for one in together:
+            graph._n_until_ready.pop(one, None)
+        for follower in (follower for one in together for follower in graph.depending[one]):
             if graph.needrun(follower):
                 graph._n_until_ready[follower] -= 1
                 freed.add(follower)
@@ -76,20 +81,29 @@ async def _drop(graph: Any, ended: Iterable[Any]) -> tuple[set[Any], int]:
     return freed, dropped
 
 
-def _waits_for_nothing(graph: Any, job: Any) -> bool:
-    """Whether a job is still to be run, and all that it waits for has ended or been dropped."""
-    return (
+def _waits_for_nothing(graph: Any, submitted: Any, together: set[Any]) -> bool:
+    """Whether jobs that are submitted together are still to be run, and all that they wait for has ended or been dropped."""
+    return submitted not in graph._running and all(
         graph.needrun(job)
         and not graph.finished(job)
-        and job not in graph._running
-        and all(graph.noneedrun_finished(other) for other in graph._dependencies[job])
+        and all(
+            graph.noneedrun_finished(other) for other in graph._dependencies[job] if other not in together
+        )
+        for job in together
     )
+
+
+async def _any_must_run(graph: Any, together: set[Any]) -> bool:
+    for job in together:
+        if await _must_run(graph, job):
+            return True
+    return False
 
 
 async def _must_run(graph: Any, job: Any) -> bool:
     """Whether Snakemake would run the job if it were asked only now (its ``DAG.update_needrun``)."""
     records = graph.workflow.persistence
-    if _is_forced(graph, job) or job.group is not None or not job.output:
+    if _is_forced(graph, job) or not job.output:
         return True
     if [file async for file in job.missing_output(job.output)] or await records.incomplete(job):
         return True
