@@ -24,8 +24,8 @@ from pathlib import Path
 
 from w2s import cli
 from w2s.errors import DataError, EnvironmentProblem
+from w2s.handles import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 OSV = "https://api.osv.dev/v1/query"
 PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE)
 SHOWN = 500
@@ -43,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pip-audit", type=Path, default=None, help="the program; default: .venv-audit, then PATH"
     )
     args = parser.parse_args(argv)
-    locks = {path.stem: pins(path) for path in args.locks or sorted((ROOT / "envs").glob("*.txt"))}
+    # Two given locks may have one file name; those of the checkout cannot.
+    locks = {str(path): pins(path) for path in args.locks} or {
+        path.stem: pins(path) for path in sorted((ROOT / "envs").glob("*.txt"))
+    }
     known = ask(program(args.pip_audit), locks.values(), args.osv_url)
     print(table(locks, known), end="")
     return int(any(known.get(pin) for found in locks.values() for pin in found.items()))
@@ -138,10 +141,11 @@ def canonical(name: str) -> str:
 
 def table(locks: Mapping[str, Pins], known: Mapping[tuple[str, str], list[str]]) -> str:
     """A line for each lock, with the packages that something is known of."""
-    lines = [f"{'lock':<12} {'packages':>8}  known vulnerabilities"]
+    width = max(12, *map(len, locks))
+    lines = [f"{'lock':<{width}} {'packages':>8}  known vulnerabilities"]
     for name, found in locks.items():
         said = [f"{pin[0]} {pin[1]}: {', '.join(known[pin])}" for pin in found.items() if known.get(pin)]
-        lines.append(f"{name:<12} {len(found):>8}  {'; '.join(said) or 'none'}")
+        lines.append(f"{name:<{width}} {len(found):>8}  {'; '.join(said) or 'none'}")
     return "\n".join(lines) + "\n"
 
 

@@ -6,8 +6,8 @@
 Of a table the conditions must leave one row. Only what enters the cell is shown: the measurements that it is a summary
 of, their number and their mean, and, seed by seed, the artifacts that they were read from with all that these were made
 from. Each artifact is told once, with path, digest, settings, commit, container, time and machine; where it is met
-again its number stands for it. A cell that is no summary of measurements (costs, recipes) falls back to all that
-its table was made from, and says so.
+again its number stands for it. A cell that is no summary of measurements (costs, recipes, deciles of labels) falls
+back to all that its table was made from, and says so.
 """
 
 from __future__ import annotations

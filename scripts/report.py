@@ -65,9 +65,8 @@ def content(preset: str, tables: list[Path], figures: list[Path], filtered: list
         entry["forest"] = page_charts.forest(entry["findings"])
     reasons, drops = findings.drop_rows(filtered)
     # The tables of two experiments share ancestors; counted from the manifests, each job counts once.
-    costs, gone = summary.costs_table([*tables, *filtered])
-    cost_rows, total = findings.cost_rows(costs)
     behind = provenance.ancestry([*tables, *filtered])
+    cost_rows, total = findings.cost_rows(summary.costs_table(behind.artifacts))
     return {
         "preset": preset,
         "heading": HEADINGS[transfers[tables[0]]],
@@ -84,7 +83,7 @@ def content(preset: str, tables: list[Path], figures: list[Path], filtered: list
         "drops": drops,
         "costs": cost_rows,
         "cost_total": total,
-        "gone": len(gone),
+        "gone": len(behind.gone),
         "environment": provenance.environment_rows(behind.artifacts),
         "settings": provenance.settings_rows(behind.artifacts),
         "downloads": [table_download(path, name) for path in tables for name in table_names(path)],

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the artifact."""
     args = arguments().parse_args(argv)
 
-    from w2s import agreement, measurements, summary
+    from w2s import agreement, measurements, provenance, summary
     from w2s.statistics import Bootstrap
 
     bootstrap = Bootstrap(args.bootstrap, args.bootstrap_seed)
@@ -91,13 +91,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         measurements.add_votes(book, args.votes, labels)
         measurements.add_similarities(book, args.similarities)
         everything = book.table()
-        costs, gone = summary.costs_table([path for paths in inputs.values() for path in paths])
+        behind = provenance.ancestry(path for paths in inputs.values() for path in paths)
         tables = {
             **reward_tables(args, measured, bootstrap),
             "labels.csv": agreement.labels_table(args.experiment, labels, truth, bootstrap),
             "label_quality.csv": agreement.label_quality_table(args.experiment, labels, truth),
             **derived_tables(args, everything, labels, bootstrap),
-            "costs.csv": costs,
+            "costs.csv": summary.costs_table(behind.artifacts),
         }
         for name, table in tables.items():
             write_csv(table, artifact.path(name))
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             intervals_over="seeds and prompts" if len(seeds) > 1 else "prompts (one seed)",
             rows={name: len(table) for name, table in tables.items()},
             measurements=everything["metric"].value_counts().sort_index().to_dict(),
-            artifacts_gone=gone,
+            artifacts_gone=sorted(path.as_posix() for path in behind.gone),
         )
 
 

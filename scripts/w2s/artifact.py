@@ -307,13 +307,16 @@ def restore(manifest_path: Path, key: str) -> bool:
             return False
         for torn in manifest_path.parent.glob(f".{MANIFEST}.*"):  # killed while it did just this
             torn.unlink(missing_ok=True)
-        made = Artifact(manifest_path, run["manifest"], run)
-        if any(_faults_of_files(made, file_digest)):
+        manifest = run.get("manifest")
+        if not isinstance(manifest, dict):
+            return False
+        records.check_manifest(manifest, manifest_path)
+        if any(_faults_of_files(Artifact(manifest_path, manifest, run), file_digest)):
             return False
     except (ArtifactError, OSError):
         return False
     _remove_leftovers(manifest_path.parent)
-    write_json(run["manifest"], manifest_path)
+    write_json(manifest, manifest_path)
     return True
 
 

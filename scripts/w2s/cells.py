@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,37 +31,105 @@ class Table:
     """How a table's rows name what they are a summary of.
 
     Attributes:
-        metrics: the measurements' metrics, the first of them the main one.
+        metrics: the measurements' metrics, the first that the row has being that of most columns.
         judge: the column that names the judge.
         arm, other: the columns that name the arm and the one that it is compared with.
+        columns: column -> its metrics, where these are others: all of them enter, and none means no measurements.
+        alone: column -> ``arm`` or ``other``, where only one of the two enters.
     """
 
     metrics: tuple[str, ...]
     judge: str = ""
     arm: str = "arm"
     other: str = ""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    alone: Mapping[str, str] = field(default_factory=dict)
+
+    def enters(self, column: str, side: str) -> bool:
+        """Whether the measurements of ``arm``, or of ``other``, are part of a column."""
+        return self.alone.get(column, side) == side
 
 
-# Tables of `summarise`; others have no measurements, or several arms in a row.
+BETA: Mapping[str, tuple[str, ...]] = {"beta": ()}  # a setting
+# Tables of `summarise`; others have no measurements, several arms in a row or, as `label_quality.csv`, bins of labels
+# that the measurements do not tell.
 TABLES = {
-    "rewards.csv": Table(("reward", "tokens"), "gold"),
-    "differences.csv": Table(("reward",), "gold", other="baseline"),
-    "lengths.csv": Table(("reward", "tokens"), "gold", other="baseline"),
+    "rewards.csv": Table(
+        ("reward",),
+        "gold",
+        # Whether a response is malformed or cut off is known of each, but not kept among the measurements.
+        columns={**BETA, "tokens": ("tokens",), "malformed": (), "truncated": ()},
+    ),
+    "differences.csv": Table(("reward",), "gold", other="baseline", columns=BETA),
+    "lengths.csv": Table(
+        ("reward",),
+        "gold",
+        other="baseline",
+        columns={
+            **BETA,
+            **dict.fromkeys(("tokens", "tokens_difference"), ("tokens",)),
+            **dict.fromkeys(("reward_per_token", "adjusted", "low", "high", "slope"), ("reward", "tokens")),
+        },
+        alone=dict.fromkeys(("seeds", "prompts", "mean", "tokens", "reward_per_token"), "arm"),
+    ),
     "labels.csv": Table(("agreement",), "against", arm="feedback"),
-    "label_quality.csv": Table(("agreement",), arm="feedback"),
-    "responses.csv": Table(("chosen_reward", "rejected_reward"), "gold", arm="feedback"),
-    "comparisons.csv": Table(("win", "score", "first_wins", "length_difference", "malformed"), "judge"),
-    "votes.csv": Table(("vote", "consistency", "votes", "malformed"), "judge", arm="feedback"),
-    "similarity.csv": Table(("similarity",), "encoder", arm="left", other="right"),
+    "responses.csv": Table(
+        ("chosen_reward",),
+        "gold",
+        arm="feedback",
+        columns={
+            "rejected": ("rejected_reward",),
+            **dict.fromkeys(
+                ("gap", "low", "high", "gold_agrees", "gold_agrees_low", "gold_agrees_high"),
+                ("chosen_reward", "rejected_reward"),
+            ),
+        },
+    ),
+    "comparisons.csv": Table(
+        ("win",),
+        "judge",
+        columns={
+            "length_controlled": ("win", "length_difference"),
+            "position_bias": ("first_wins",),
+            "malformed": ("malformed",),
+        },
+    ),
+    "votes.csv": Table(
+        ("vote",),
+        "judge",
+        arm="feedback",
+        columns={
+            **dict.fromkeys(("consistency", "low", "high"), ("consistency",)),
+            **{"votes": ("votes",), "malformed": ("malformed",)},
+        },
+    ),
+    "similarity.csv": Table(
+        ("similarity",),
+        "encoder",
+        arm="left",
+        other="right",
+        alone={"mean_left": "arm", "mean_right": "other"},
+    ),
     "similarity_points.csv": Table(("similarity",)),
-    "examples.csv": Table(("vote", "votes", "chosen_reward", "rejected_reward"), arm="label_first"),
+    "examples.csv": Table(
+        ("vote", "chosen_reward"),
+        arm="label_first",
+        columns={
+            "reward_first": ("chosen_reward",),
+            "reward_second": ("rejected_reward",),
+            "votes": ("vote", "votes"),
+        },
+    ),
 }
+# Columns of `tabulate_transfer` that no arm's own scores tell: a setting, and what the other arms of its panel lack.
+UNSCORED = ("shown", "missing", "left_out")
 # Metric -> inputs of `summarise` that it is measured on.
 INPUTS = {
     **dict.fromkeys(("reward", "tokens"), ("rewards",)),
     **dict.fromkeys(("chosen_reward", "rejected_reward"), ("responses", "labels")),
-    **dict.fromkeys(("score", "win", "first_wins", "length_difference"), ("comparisons",)),
+    **dict.fromkeys(("win", "first_wins", "length_difference"), ("comparisons",)),
     **dict.fromkeys(("vote", "votes", "consistency"), ("votes", "labels")),
+    "malformed": ("comparisons", "votes"),
     "similarity": ("similarities",),
     "agreement": ("labels", "examples"),
 }
@@ -76,7 +144,7 @@ class Part:
     Attributes:
         words: whose they are.
         where: columns of the measurements that select them.
-        metric, count, seeds, mean: of the main metric's values.
+        metric, count, seeds, mean: which values, how many, of which seeds, and their mean.
         manifests: those artifacts, by seed (None: of all seeds).
     """
 
@@ -93,7 +161,8 @@ class Part:
 class Cell:
     """A cell of a table: its row, its value, and what enters it.
 
-    ``note`` says why ``parts`` is empty, where the whole artifact must stand for the cell.
+    ``note`` says why ``parts`` is empty, where the whole artifact must stand for the cell, or that the cell is computed
+    from the parts in another way than as a mean, so that none of theirs is mistaken for it.
     """
 
     tables: Artifact
@@ -122,23 +191,40 @@ def read_cell(manifest: Path, table: str, where: Sequence[str], column: str) -> 
     cell = Cell(artifact, table, row, column, value, ())
     if MEASUREMENTS not in artifact.manifest["files"]:
         return replace(cell, note="this artifact has no single measurements")
-    parts = tuple(_parts(artifact, table, row))
+    parts = tuple(_parts(artifact, table, row, column))
     if parts and all(part.count for part in parts):
-        return replace(cell, parts=parts)
+        return replace(cell, parts=parts, note=_unlike_means(value, [part.mean for part in parts]))
     reason = "no summary of measurements" if not parts else "measured on nothing that has its row's names"
     return replace(cell, note=f"the cell is {reason}")
+
+
+def _unlike_means(value: str, means: Sequence[float]) -> str:
+    """A word where a number is neither the mean of one part nor the difference of those of two."""
+    told = means[0] - means[1] if len(means) == 2 else means[0] if len(means) == 1 else math.nan
+    if not value:
+        return "the cell is empty"
+    if not _is_number(value) or math.isclose(float(value), told, rel_tol=1e-9, abs_tol=1e-12):
+        return ""
+    return "the cell is computed from these, but is neither a mean of theirs nor a difference of two means"
 
 
 # -- the row -------------------------------------------------------------------------------------------------------
 
 
 def select(path: Path, where: Sequence[str], column: str) -> tuple[dict[str, str], str]:
-    """The one row that fulfils all conditions, and its value in ``column``."""
+    """The one row that fulfils all conditions, and its value in ``column``.
+
+    Raises:
+        DataError: the table has no rows (an experiment without models has none of rewards), no such column, or not
+            exactly one such row.
+    """
     import pandas as pd
 
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     columns = [str(name) for name in frame]
     conditions = [_condition(text) for text in where]
+    if frame.empty:
+        raise DataError("the table has no rows", where=path)
     for name in [name for name, _ in conditions] + [column]:
         if name not in frame:
             raise DataError(f"the table has no column {name!r}", where=path, instead=_nearest(name, columns))
@@ -195,54 +281,82 @@ def _nearest(wanted: str, known: Sequence[str]) -> str:
 # -- what enters it ------------------------------------------------------------------------------------------------
 
 
-def _parts(artifact: Artifact, table: str, row: Mapping[str, str]) -> Iterator[Part]:
+def _parts(artifact: Artifact, table: str, row: Mapping[str, str], column: str) -> Iterator[Part]:
+    stage = artifact.manifest["stage"]
+    if stage == "tabulate_transfer" and column not in UNSCORED:
+        yield from _transfer_parts(artifact, table, row, column)
+    elif stage == "summarise" and table in TABLES:
+        yield from _feedback_parts(artifact, TABLES[table], row, column)
+
+
+def _feedback_parts(artifact: Artifact, known: Table, row: Mapping[str, str], column: str) -> Iterator[Part]:
     from w2s.tables import read_parquet
 
-    path = artifact.path(MEASUREMENTS)
-    if artifact.manifest["stage"] == "tabulate_transfer":
-        yield from _transfer_parts(artifact, table, row)
-    elif artifact.manifest["stage"] == "summarise" and table in TABLES:
-        frame = read_parquet(path, [*IDENTITY[:4], "arm", "metric", "judge", "seed", "id", "value"])
-        known = TABLES[table]
-        base = {name: row[name] for name in IDENTITY if name in row}
-        judge = row.get(known.judge, "")
-        yield _part(artifact, frame, known.metrics, judge, {**base, "arm": row[known.arm]}, row[known.arm])
-        other = row.get(known.other, "")
-        if other:
-            # The base model has no recipe; a teacher is another model with a recipe of its own.
-            unlike = {UNTUNED: {"recipe": ""}, TEACHER: {}}.get(other, {})
-            less = ("student", "recipe") if other == TEACHER else ()
-            kept = {name: value for name, value in base.items() if name not in less} | unlike
-            words = f"compared with {other}"
-            yield _part(artifact, frame, known.metrics, judge, {**kept, "arm": other}, words)
+    frame = read_parquet(
+        artifact.path(MEASUREMENTS), [*IDENTITY[:4], "arm", "metric", "judge", "seed", "id", "value"]
+    )
+    base = {name: row[name] for name in IDENTITY if name in row}
+    if known.arm == "feedback":
+        base["student"] = ""  # of labels, not of the answers of a student that learned from them
+    judge = row.get(known.judge, "")
+    sides = [("arm", {**base, "arm": row[known.arm]}, row[known.arm])]
+    if other := row.get(known.other, ""):
+        sides.append(("other", _compared(base, other), f"compared with {other}"))
+    for side, where, words in sides:
+        if known.enters(column, side):
+            mine = _selected(frame, where, judge)
+            yield from (
+                _part(artifact, mine, metric, judge, where, words) for metric in _metrics(known, column, mine)
+            )
+
+
+def _compared(base: Mapping[str, str], other: str) -> dict[str, str]:
+    """What selects the measurements of the arm that a row is compared with."""
+    # The base model has no recipe; a teacher is another model with a recipe of its own.
+    unlike = {UNTUNED: {"recipe": ""}, TEACHER: {}}.get(other, {})
+    less = ("student", "recipe") if other == TEACHER else ()
+    return {name: value for name, value in base.items() if name not in less} | unlike | {"arm": other}
+
+
+def _selected(frame: pd.DataFrame, where: Mapping[str, str], judge: str) -> pd.DataFrame:
+    rows = frame
+    for name, value in where.items():
+        rows = rows[rows[name].fillna("").astype(str) == value]
+    return rows[rows["judge"].fillna("").astype(str).isin([judge, ""])] if judge else rows
+
+
+def _metrics(known: Table, column: str, rows: pd.DataFrame) -> tuple[str, ...]:
+    """The metrics that a column is a summary of."""
+    found = known.columns.get(column)
+    if found is None:
+        measured = set(rows["metric"])
+        found = (next((name for name in known.metrics if name in measured), known.metrics[0]),)
+    return found
 
 
 def _part(
     artifact: Artifact,
-    frame: pd.DataFrame,
-    metrics: Sequence[str],
+    rows: pd.DataFrame,
+    metric: str,
     judge: str,
     where: Mapping[str, str],
     words: str,
 ) -> Part:
-    """The measurements that ``where`` selects, and the parents of the artifact that fit them."""
-    rows = frame[frame["metric"].isin(metrics)]
-    for name, value in where.items():
-        rows = rows[rows[name].fillna("").astype(str) == value]
-    if judge:
-        rows = rows[rows["judge"].fillna("").astype(str).isin([judge, ""])]
-    metric = next((name for name in metrics if (rows["metric"] == name).any()), metrics[0])
-    main = rows[rows["metric"] == metric]
-    seeds = tuple(sorted({int(seed) for seed in main["seed"]}))
-    wanted = dict.fromkeys(name for metric in metrics for name in INPUTS.get(metric, ()))
+    """One metric's measurements of those that ``where`` selects, and the parents of the artifact that fit them."""
+    mine = rows[rows["metric"] == metric]
+    if not judge and len(mine):
+        # Tables that name no judge tell the first one's.
+        judge = str(mine["judge"].fillna("").iloc[0])
+        mine = mine[mine["judge"].fillna("").astype(str) == judge]
+    seeds = tuple(sorted({int(seed) for seed in mine["seed"]}))
     manifests = [
         (whose.get("seed"), path)
-        for name in wanted
+        for name in INPUTS[metric]
         for path in _paths(artifact, name)
         if _fits(whose := _whose(name, path), where, judge)
     ]
-    mean = float(main["value"].mean()) if len(main) else float("nan")
-    return Part(words, dict(where), metric, len(main), seeds, mean, tuple(_unique(manifests)))
+    mean = float(mine["value"].mean()) if len(mine) else math.nan
+    return Part(words, dict(where), metric, len(mine), seeds, mean, tuple(_unique(manifests)))
 
 
 def _paths(artifact: Artifact, name: str) -> list[Path]:
@@ -261,7 +375,7 @@ def _whose(name: str, manifest: Path) -> dict[str, Any]:
     cell = {"data": spec["data"], "share": share_name(spec["share"]), "seed": int(spec["seed"])}
     judge = spec.get("gold") or spec.get("judge") or spec.get("encoder_name")
     if name == "votes":
-        return {**cell, "arm": spec["feedback"], "judge": judge}
+        return {**cell, "student": "", "arm": spec["feedback"], "judge": judge}
     run = parse_run(spec["run"])
     return {**cell, "student": run.model, "arm": run.arm, "recipe": run.recipe, "judge": judge}
 
@@ -279,7 +393,7 @@ def _unique(manifests: Sequence[tuple[int | None, Path]]) -> list[tuple[int | No
 # -- paper B -------------------------------------------------------------------------------------------------------
 
 
-def _transfer_parts(artifact: Artifact, table: str, row: Mapping[str, str]) -> Iterator[Part]:
+def _transfer_parts(artifact: Artifact, table: str, row: Mapping[str, str], column: str) -> Iterator[Part]:
     from w2s import transfer
     from w2s.tables import read_parquet
 
@@ -302,15 +416,20 @@ def _transfer_parts(artifact: Artifact, table: str, row: Mapping[str, str]) -> I
     ][:1]
     if not mine:
         return
-    yield _answers(artifact, mine[0], mine[0]["arm"])
     others = {
         "differences.csv": [row.get("baseline", "")],
         "recovered.csv": [TEACHER, row.get("ceiling", "")],
-    }
-    for other in others.get(table, ()):
-        partner = transfer._partner(panel, mine[0], row["weak"], other)
-        if partner is not None:
-            yield _answers(artifact, partner, f"compared with {other}")
+    }.get(table, [])
+    entering = [(mine[0], mine[0]["arm"])] + [
+        (other, f"compared with {name}")
+        for name in others
+        if (other := transfer.partner(panel, mine[0], row["weak"], name)) is not None
+    ]
+    if table == "recovered.csv" and column.startswith("gap"):
+        # The gap is the ceiling's lead on the teacher, whichever arm is to close it.
+        entering = entering[:0:-1]
+    for arm, words in entering:
+        yield _answers(artifact, arm, words)
 
 
 def _answers(artifact: Artifact, arm: Any, words: str) -> Part:
@@ -333,7 +452,7 @@ def _label_parts(artifact: Artifact, frame: pd.DataFrame, row: Mapping[str, str]
     if len(rows):
         yield _scored(artifact, rows, where, f"labels of {row['refinement']}")
         return
-    manifests = [entry for entry in _records(artifact, row)]
+    manifests = list(_records(artifact, row))
     if manifests:
         seeds = tuple(seed for seed, _ in manifests if seed is not None)
         words = f"training sets of {row['refinement']}"

@@ -115,6 +115,8 @@ def votes_table(measurements: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFram
     """How consistent an LLM judge is, and how often it sides with the label (paper A, Table 4 and section 4)."""
     rows = []
     keys = ["experiment", "data", "share", "feedback", "judge"]
+    # The same judge may have compared answers of students, whose malformed replies are no votes.
+    measurements = measurements[measurements["student"] == ""]
     parts = {
         name: {key: group for key, group in metric(measurements, name).groupby(keys, sort=False)}
         for name in ("vote", "votes", "malformed")

@@ -35,6 +35,13 @@ def given(path: Path) -> Path:
     )
 
 
+def shown(path: Path) -> str:
+    """A path as messages write it: relative to where the command runs if it lies below, so that it can be copied."""
+    here = Path.cwd()
+    whole = path.resolve()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
+
+
 def owner(path: Path) -> Path | None:
     """The manifest of the artifact that a file or folder is, or lies in; None if it is in none."""
     here = path if path.is_dir() else path.parent

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from w2s.artifact import Artifact, load
+from w2s.artifact import SHORT, Artifact, load
 from w2s.cells import Cell, Part
 from w2s.errors import ArtifactError
-from w2s.handles import parents
+from w2s.handles import parents, shown
+from w2s.provenance import walk
 
-SHORT = 12  # hex digits of a digest that is shown
 LONGEST = 48  # characters of a setting
 FACTS = 8  # facts of an artifact that are shown
 
@@ -55,9 +55,6 @@ class Tree:
         for parent in parents(artifact):
             yield from self.lines(parent.path, parent.name, parent.digest, depth + 1)
 
-    def __len__(self) -> int:
-        return len(self._numbers)
-
 
 def cell_lines(cell: Cell) -> Iterator[str]:
     """A cell's value, what it is a summary of, and the tree below it."""
@@ -74,15 +71,21 @@ def cell_lines(cell: Cell) -> Iterator[str]:
         return
     yield "made from"
     yield from (f"  {line}" for line in map(summary, cell.parts))
+    if cell.note:
+        yield f"  {cell.note}"
     yield f"by {headline(cell.tables)}"
     yield from (f"    {line}" for line in particulars(cell.tables))
     digests = {parent.path: parent.digest for parent in parents(cell.tables)}
-    for part in cell.parts:
-        for seed in dict.fromkeys(seed for seed, _ in part.manifests):
-            yield ""
-            yield f"{part.words}, " + ("all seeds" if seed is None else f"seed {seed}")
-            for manifest in (path for mine, path in part.manifests if mine == seed):
-                yield from tree.lines(manifest, "", digests.get(manifest), 1)
+    told = dict.fromkeys((part.words, seed) for part in cell.parts for seed, _ in part.manifests)
+    for words, seed in told:
+        yield ""
+        yield f"{words}, " + ("all seeds" if seed is None else f"seed {seed}")
+        # Two metrics of one arm are read from the same artifacts.
+        mine = [
+            path for part in cell.parts if part.words == words for own, path in part.manifests if own == seed
+        ]
+        for manifest in dict.fromkeys(mine):
+            yield from tree.lines(manifest, "", digests.get(manifest), 1)
 
 
 def summary(part: Part) -> str:
@@ -143,13 +146,6 @@ def origin(run: Mapping[str, Any]) -> str:
     return f"{commit}, {container}, {run['started'][:16].replace('T', ' ')} UTC, {', '.join(where)}"
 
 
-def shown(path: Path) -> str:
-    """A path relative to where the command runs, if it lies below."""
-    here = Path.cwd()
-    whole = path.resolve()
-    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
-
-
 def _text(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text) == 64 and all(digit in "0123456789abcdef" for digit in text):
@@ -161,32 +157,24 @@ def _text(value: object) -> str:
 
 
 def as_json(manifest: Path, cell: Cell | None) -> dict[str, Any]:
-    """The same as plain values: the cell if there is one, and every artifact below by the path of its manifest."""
-    roots = [path for part in cell.parts for _, path in part.manifests] if cell and cell.parts else [manifest]
-    artifacts: dict[str, Any] = {}
-    queue = [path.resolve() for path in roots]
-    while queue:
-        path = queue.pop(0)
-        if shown(path) in artifacts:
-            continue
-        try:
-            artifact = load(path)
-        except ArtifactError as error:
-            artifacts[shown(path)] = {"problem": error.what}
-            continue
-        artifacts[shown(path)] = _entry(artifact)
-        queue.extend(parent.path for parent in parents(artifact))
-    found: dict[str, Any] = {"artifacts": artifacts}
-    if cell is not None:
-        found = {"cell": _cell(cell), **found}
-    return found
+    """The same as plain values: the cell if there is one, and every artifact below by the path of its manifest.
+
+    Of a cell's tables only what enters the cell is below; they themselves are among the artifacts, with all their parents.
+    """
+    roots, artifacts = [manifest], dict[str, Any]()
+    if cell and cell.parts:
+        roots = [path for part in cell.parts for _, path in part.manifests]
+        artifacts[shown(manifest)] = _entry(cell.tables)
+    for path, found in walk(roots):
+        artifacts[shown(path)] = _entry(found) if isinstance(found, Artifact) else {"problem": found.what}
+    return {"artifacts": artifacts} if cell is None else {"cell": _cell(cell), "artifacts": artifacts}
 
 
 def _entry(artifact: Artifact) -> dict[str, Any]:
     run, manifest = artifact.run, artifact.manifest
     return {
         **{name: manifest[name] for name in ("stage", "digest", "files", "spec", "facts")},
-        **{name: run.get(name) for name in ("git", "container", "started", "environment", "sources")},
+        **{name: run[name] for name in ("git", "container", "started", "environment", "sources")},
         "parents": [
             {"name": parent.name, "manifest": shown(parent.path), "digest": parent.digest}
             for parent in parents(artifact)
@@ -202,7 +190,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
             {
                 **{"words": part.words, "where": dict(part.where), "metric": part.metric},
                 **{"measurements": part.count, "seeds": list(part.seeds), "mean": part.mean},
-                "manifests": [shown(path) for _, path in part.manifests],
+                "manifests": [{"seed": seed, "manifest": shown(path)} for seed, path in part.manifests],
             }
             for part in cell.parts
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,27 @@ class Ancestry:
     gone: list[Path]
 
 
+def walk(manifests: Iterable[Path]) -> Iterator[tuple[Path, Artifact | ArtifactError]]:
+    """Everything from ``manifests`` to raw data, each once, what is nearest first: its path, and it or why it is not known.
+
+    Whoever asks decides what an artifact means that was cleaned away or cannot be read; nothing is raised for it.
+    """
+    queue = [path.resolve() for path in manifests]
+    seen: set[Path] = set()
+    while queue:
+        path = queue.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        try:
+            artifact = load(path)
+        except ArtifactError as error:
+            yield path, error
+            continue
+        yield path, artifact
+        queue.extend(parent.path for parent in parents(artifact))
+
+
 def ancestry(manifests: Iterable[Path]) -> Ancestry:
     """Walk from ``manifests`` to raw data. A parent that was cleaned away is listed; the result itself must
     be there.
@@ -28,26 +49,21 @@ def ancestry(manifests: Iterable[Path]) -> Ancestry:
     Raises:
         ArtifactError: one of ``manifests`` is missing, or a record on the way cannot be read.
     """
-    queue = [path.resolve() for path in manifests]
-    for path in queue:
+    asked = [path.resolve() for path in manifests]
+    for path in asked:
         if not path.is_file():
             raise ArtifactError(
                 "the artifact is not there", where=path, instead="run the workflow for it first"
             )
-    seen: set[Path] = set()
     found: list[Artifact] = []
     gone: list[Path] = []
-    while queue:
-        path = queue.pop(0)
-        if path in seen:
-            continue
-        seen.add(path)
-        if not path.is_file():
+    for path, artifact in walk(asked):
+        if isinstance(artifact, Artifact):
+            found.append(artifact)
+        elif path.is_file():
+            raise artifact
+        else:
             gone.append(path)
-            continue
-        artifact = load(path)
-        found.append(artifact)
-        queue.extend(parent.path for parent in parents(artifact))
     return Ancestry(found, sorted(gone))
 
 

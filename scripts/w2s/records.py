@@ -22,8 +22,13 @@ MANIFEST = {
     "parents": {...: (PARENT, list)},
     "facts": dict,
 }
+NUMBER = (int, float)
 RUN = {
+    "code": (type(None), str),
+    "sources": {...: str},
     "started": str,
+    "wall_s": NUMBER,
+    "peak_memory_mb": NUMBER,
     "measured": dict,
     "git": (type(None), {"commit": str, "dirty": bool}),
     "container": (type(None), str),
@@ -44,10 +49,9 @@ def check_manifest(record: Mapping[str, Any], path: Path) -> None:
         ArtifactError: what of it is not as it must be.
     """
     fault = _fault(record, MANIFEST, "")
-    for parents in record["parents"].values() if fault is None else ():
-        fault = fault or next(
-            (_fault(parent, PARENT, "parents") for parent in parents if isinstance(parents, list)), None
-        )
+    for entry in record["parents"].values() if fault is None else ():
+        for parent in entry if isinstance(entry, list) else ():
+            fault = fault or _fault(parent, PARENT, "parents")
     for name in record["files"] if fault is None else ():
         pure = PurePosixPath(name)
         if not pure.parts or pure.is_absolute() or ".." in pure.parts or str(pure) != name or name in OWN:
@@ -82,7 +86,9 @@ def _fault(value: Any, form: Any, place: str) -> str | None:
         faults = [_fault(value, one, place) for one in form]
         return None if None in faults else faults[-1]
     if isinstance(form, type):
-        return None if isinstance(value, form) else f"{place}: {value!r:.40} is no {form.__name__}"
+        # To Python true and false are numbers, too.
+        fits = isinstance(value, form) and not (isinstance(value, bool) and form is not bool)
+        return None if fits else f"{place}: {value!r:.40} is no {form.__name__}"
     if not isinstance(value, dict):
         return f"{place}: {value!r:.40} is no mapping"
     for key, inner in form.items():

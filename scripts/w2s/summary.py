@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from w2s import handles, statistics
+from w2s import statistics
 from w2s.artifact import Artifact, load
 from w2s.errors import ArtifactError, DataError, JoinError
 from w2s.runs import Run, parse_run, share_name
@@ -246,30 +246,23 @@ def _mean(cells: pd.DataFrame, column: str) -> float:
 # -- costs -------------------------------------------------------------------------------------------------
 
 
-def costs_table(manifests: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """Jobs, wall time (s), peak memory (MB) by stage of all artifacts behind ``manifests``, each once.
+def costs_table(behind: Sequence[Artifact]) -> pd.DataFrame:
+    """Jobs, wall time (s), peak memory (MB) by stage of all artifacts behind a result (:func:`w2s.provenance.ancestry`).
 
     Returns:
-        The table, in the order of first need from raw data on, and the paths of parents that are gone.
+        A row per stage, in the order of first need from raw data on.
     """
-    queue, seen, gone = [path.resolve() for path in manifests], set(), []
-    runs: list[tuple[str, str, float, float]] = []
-    while queue:
-        path = queue.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        if not path.is_file():
-            gone.append(path.as_posix())
-            continue
-        artifact = load(path)
-        run = artifact.run
-        runs.append(
-            (run["started"], artifact.manifest["stage"], float(run["wall_s"]), float(run["peak_memory_mb"]))
+    runs = sorted(
+        (
+            one.run["started"],
+            one.manifest["stage"],
+            float(one.run["wall_s"]),
+            float(one.run["peak_memory_mb"]),
         )
-        queue.extend(parent.path for parent in handles.parents(artifact))
-    frame = pd.DataFrame(sorted(runs), columns=["started", "stage", "wall_s", "peak_memory_mb"])
+        for one in behind
+    )
+    frame = pd.DataFrame(runs, columns=["started", "stage", "wall_s", "peak_memory_mb"])
     table = frame.groupby("stage", sort=False).agg(
         jobs=("wall_s", "size"), wall_s=("wall_s", "sum"), peak_memory_mb=("peak_memory_mb", "max")
     )
-    return table.reset_index()[COST_COLUMNS], sorted(gone)
+    return table.reset_index()[COST_COLUMNS]

@@ -262,7 +262,7 @@ def differences_table(transfer: Transfer, found: Sequence[Panel], bootstrap: Boo
     for panel in found:
         for arm, weak in _students(transfer, panel):
             for baseline in (transfer.naive, UNTUNED, TEACHER):
-                other = _partner(panel, arm, weak, baseline)
+                other = partner(panel, arm, weak, baseline)
                 if other is None or other is arm:
                     continue
                 result = statistics.bootstrap_mean(minus(arm.cells, other.cells), bootstrap)
@@ -286,9 +286,9 @@ def recovered_table(transfer: Transfer, found: Sequence[Panel], bootstrap: Boots
     gold = next((name for name in transfer.refinements if transfer.setting(name, "kind") == "gold"), "gold")
     for panel in (panel for panel in found if panel[0]["metric"] in QUALITIES):
         for arm, weak in _students(transfer, panel):
-            teacher = _partner(panel, arm, weak, TEACHER)
+            teacher = partner(panel, arm, weak, TEACHER)
             for baseline in (gold, UNTUNED):
-                ceiling = _partner(panel, arm, weak, baseline)
+                ceiling = partner(panel, arm, weak, baseline)
                 if teacher is None or ceiling is None or ceiling is arm:
                     continue
                 rows.append(
@@ -392,8 +392,11 @@ def _students(transfer: Transfer, panel: Panel) -> Iterator[tuple[Arm, str]]:
                 yield arm, weak
 
 
-def _partner(panel: Panel, arm: Arm, weak: str, baseline: str) -> Arm | None:
-    """The panel's arm ``baseline`` for this student and weak labeller; None if there is none, or no one."""
+def partner(panel: Panel, arm: Arm, weak: str, baseline: str) -> Arm | None:
+    """The panel's arm ``baseline`` that this arm is compared with; None where there is none, or several.
+
+    Tables and the lineage of their cells both ask here, so that a cell is traced to what it was computed from.
+    """
     student = "" if baseline == TEACHER else arm["student"]
     found = [
         other

@@ -61,7 +61,7 @@ def answer(**vulnerable: list[str]) -> dict[str, Any]:
 
 def test_nothing_is_known(lock: Path, make_program: Callable[..., Path], capsys: Any, tmp_path: Path) -> None:
     assert audit.main([str(lock), "--pip-audit", str(make_program(answer()))]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["small", "2", "none"]
+    assert capsys.readouterr().out.splitlines()[1].split() == [str(lock), "2", "none"]
     assert (tmp_path / "asked").read_text() == "one==1.0\ntwo-parts==2.0\n"
 
 
@@ -71,6 +71,20 @@ def test_what_is_known_is_named_and_is_a_failure(
     told = make_program(answer(two_parts=["PYSEC-1", "PYSEC-2"]), code=1)
     assert audit.main([str(lock), "--pip-audit", str(told)]) == 1
     assert "two-parts 2.0: PYSEC-1, PYSEC-2" in capsys.readouterr().out
+
+
+def test_locks_of_one_file_name_are_all_asked_about(
+    lock: Path, make_program: Callable[..., Path], capsys: Any, tmp_path: Path
+) -> None:
+    """What is known of the first counts, whatever the last one of its name holds."""
+    other = tmp_path / "newer" / lock.name
+    other.parent.mkdir()
+    other.write_text("one==1.0\n")
+    told = make_program(answer(two_parts=["PYSEC-1"]))
+    assert audit.main([str(lock), str(other), "--pip-audit", str(told)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [str(lock), str(other)]
+    assert "PYSEC-1" in lines[1] and "none" in lines[2]
 
 
 @pytest.mark.parametrize(

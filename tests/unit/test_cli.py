@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -159,6 +160,17 @@ assert not heavy, f"--help imports {heavy}"
 
 def test_each_rule_has_a_script_of_its_name() -> None:
     assert sorted(STAGES) == sorted(re.findall(r"^rule (\w+):", RULES, re.MULTILINE))
+
+
+def test_the_commands_are_listed_from_a_folder_with_a_blank(tmp_path: Path) -> None:
+    root = tmp_path / "my checkout"
+    (root / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "w2s", root / "w2s")
+    (root / "scripts" / "look.py").write_text('"""Look at it.\n\n    ./w2s look results\n"""\n')
+    (root / "scripts" / "stage.py").write_text('"""A stage, which is no command."""\n')
+    listed = subprocess.run([root / "w2s"], capture_output=True, text=True)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout == "usage: ./w2s <command> [--help]\n  look       Look at it.\n"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -140,6 +140,15 @@ def test_votes_and_their_consistency() -> None:
     assert row["malformed"] == pytest.approx(0.5 / 3)
 
 
+def test_what_a_judge_garbled_in_comparisons_is_no_vote() -> None:
+    """The same judge, feedback and cell: replies on a student's answers are not those on its labels."""
+    book = Book("x", {})
+    for name, values in {"consistency": [1.0], "vote": [1.0], "votes": [4], "malformed": [0.0]}.items():
+        book.of_labels(CELL, "weak-s", name, "llm", "a", values)
+    book.of_run(CELL, parse_run("students/k/weak-s/r/dpo"), "malformed", "llm", "abc", [1, 1, 1])
+    assert derived.votes_table(book.table(), DRAWS)["malformed"].tolist() == [0.0]
+
+
 # -- similarity (Figure 6) -----------------------------------------------------------------------------------------
 
 SIMILAR = {

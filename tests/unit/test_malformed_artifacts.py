@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from strategies import anything, changed, damaged, refusal, refused_or, tried
 from tiny import as_artifact
-from w2s.artifact import MANIFEST, RUN_RECORD, SEAL, Artifact, load, sealed, verify
+from w2s.artifact import MANIFEST, RUN_RECORD, SEAL, Artifact, load, restore, sealed, verify
 from w2s.provenance import ancestry, dates, environment_rows, settings_rows
 from w2s.tables import read_parquet, write_parquet
 
@@ -120,6 +120,44 @@ def test_a_file_beyond_the_folder(manifest: Path, tmp_path: Path, name: str) -> 
     manifest.write_text(json.dumps(sealed(whole)), encoding="utf-8")
     refusal(lambda: load(manifest).path(name), str(manifest.parent))
     refusal(lambda: verify(manifest), str(manifest.parent))
+
+
+GONE = object()  # in place of a value: without the key
+
+
+def resealed(path: Path, **changes: object) -> None:
+    """Other values under a seal that fits."""
+    whole = json.loads(path.read_text()) | changes
+    kept = {key: value for key, value in whole.items() if value is not GONE}
+    path.write_text(json.dumps(sealed(kept)), encoding="utf-8")
+
+
+KINDS = ("gone", "no text", "a list", "another mapping")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_every_one_of_several_parents_is_checked(manifest: Path, place: int) -> None:
+    entries = [{"path": "../parent/manifest.json", "digest": "0"} for _ in range(3)]
+    del entries[place]["digest"]
+    resealed(manifest, parents={"many": entries})
+    refusal(lambda: load(manifest), "parents.digest is missing")
+
+
+@pytest.mark.parametrize("name", ["wall_s", "peak_memory_mb", "sources", "code"])
+@pytest.mark.parametrize("value", [GONE, True, [1], {"a.py": 1}], ids=KINDS)
+def test_a_run_record_holds_what_tools_rely_on(manifest: Path, name: str, value: object) -> None:
+    """Costs, crates, cards and explanations read these of every artifact that is loaded."""
+    resealed(manifest.with_name(RUN_RECORD), **{name: value})
+    refusal(lambda: load(manifest), f"of another form: {name}")
+
+
+@pytest.mark.parametrize("value", [GONE, 1, [1], {"stage": "x"}], ids=KINDS)
+def test_a_run_record_without_its_manifest_restores_nothing(manifest: Path, value: object) -> None:
+    """The stage is run then: that a former artifact cannot be taken over is no fault of its work."""
+    manifest.unlink()
+    resealed(manifest.with_name(RUN_RECORD), key="this", manifest=value)
+    assert restore(manifest, "this") is False
+    assert not manifest.exists()
 
 
 TABLE = pd.DataFrame({"id": ["a", "b"], "label": [0, 1]})
