@@ -185,18 +185,18 @@ def share(text: str) -> float:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """An argparse type: a JSON object."""
+    """An argparse type: a JSON object, whose numbers are finite, for a manifest could hold no others."""
     return _json(text, dict, "object")
 
 
 def json_array(text: str) -> list[Any]:
-    """An argparse type: a JSON array."""
+    """An argparse type: a JSON array, whose numbers are finite as well."""
     return _json(text, list, "array")
 
 
 def _json(text: str, kind: type, name: str) -> Any:
     try:
-        value = strict_json.parse(text)
+        value = strict_json.parse(text, finite=True)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
     if not isinstance(value, kind):
