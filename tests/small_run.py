@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from w2s.artifact import Artifact
+from w2s.artifact import Artifact, load
+from w2s.handles import parents
 from w2s.tables import write_csv, write_parquet
 
 CELL = "toy/1-of-2/seed-3"
@@ -130,6 +131,14 @@ def trained(folder: Path, stage: str, parents: dict) -> Path:
         draft.record(steps=125, last_loss=0.5, tokens_per_epoch=132591)
         draft.measure(processes=2)
     return path
+
+
+def make_again(manifest: Path) -> None:
+    """An artifact in the same place and of the same parents, with other content."""
+    former = load(manifest)
+    same = {parent.name: parent.path for parent in parents(former)}
+    with Artifact.create(manifest, spec=former.spec, parents=same, script=former.manifest["stage"]) as draft:
+        draft.path("content.txt").write_text("other content")
 
 
 def right(count: int) -> pd.DataFrame:

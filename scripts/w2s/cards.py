@@ -20,7 +20,7 @@ from w2s import agreement, handles, statistics
 from w2s.agreement import LabelFile
 from w2s.artifact import Artifact, load
 from w2s.citation import Citation
-from w2s.provenance import ancestry
+from w2s.provenance import ancestry, commit
 from w2s.results import interval, number, read_result
 from w2s.runs import parse_cell
 from w2s.statistics import Bootstrap, Interval
@@ -94,9 +94,10 @@ class Family:
         return sorted(found, key=lambda artifact: artifact.manifest_path.as_posix())
 
     def parents(self, artifact: Artifact, name: str) -> list[Artifact]:
-        """Its parents of that name which are still there."""
-        found = [self._by_path.get(one.path) for one in handles.parents(artifact) if one.name == name]
-        return [parent for parent in found if parent is not None]
+        """Its parents of that name which are still there; one that was made again since is another artifact."""
+        taken = [one for one in handles.parents(artifact) if one.name == name]
+        found = [(self._by_path.get(one.path), one.digest) for one in taken]
+        return [parent for parent, digest in found if parent is not None and parent.digest == digest]
 
     def parent(self, artifact: Artifact, *names: str) -> Artifact | None:
         """Its first parent of one of these names."""
@@ -412,8 +413,7 @@ def _facts(model: Artifact) -> Iterator[tuple[str, str]]:
     yield "hardware", f"{machine}, {environment['cores']} cores, {environment['system']}"
     yield "software", ", ".join(f"{name} {version}" for name, version in environment["libraries"].items())
     yield "container", run["container"] or "none"
-    git = run["git"]
-    yield "commit", (git["commit"] + (" with local changes" if git["dirty"] else "")) if git else "not in git"
+    yield "commit", commit(run["git"])
     yield "started", run["started"]
 
 

@@ -185,18 +185,18 @@ def share(text: str) -> float:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """An argparse type: a JSON object."""
+    """An argparse type: a JSON object, whose numbers are finite, for a manifest could hold no others."""
     return _json(text, dict, "object")
 
 
 def json_array(text: str) -> list[Any]:
-    """An argparse type: a JSON array."""
+    """An argparse type: a JSON array, whose numbers are finite as well."""
     return _json(text, list, "array")
 
 
 def _json(text: str, kind: type, name: str) -> Any:
     try:
-        value = strict_json.parse(text)
+        value = strict_json.parse(text, finite=True)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
     if not isinstance(value, kind):
@@ -215,7 +215,7 @@ def run(main: Callable[[], int | None]) -> None:
     # Library chatter (HTTP requests, telemetry) has no place in a log that people read for the numbers.
     for noisy in ("httpx", "urllib3", "filelock", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    sys.excepthook = secrecy.report
+    secrecy.watch()
     _Process.runs, _Process.output, _Process.key = True, None, None
     code = 0
     try:
@@ -258,7 +258,8 @@ def _leave(code: int) -> NoReturn:
 def _without_memory(error: Exception, outcome: str) -> int:
     """Say that memory was wanting, to people and to launch.py; returns the exit code."""
     interruption.leave_word(outcome)
-    what = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # Hidden before it is cut: half a secret of several lines would not be found.
+    what = (secrecy.hide(str(error)).strip() or type(error).__name__).splitlines()[0]
     print(f"error: {W2SError(f'{outcome}: {what}', instead=ADVICE[outcome])}", file=sys.stderr, flush=True)
     return EXIT_NO_MEMORY
 

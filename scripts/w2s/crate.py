@@ -23,7 +23,7 @@ from w2s import handles
 from w2s.artifact import CARD, MANIFEST, Artifact, file_digest
 from w2s.citation import Citation, Person
 from w2s.errors import ArtifactError
-from w2s.provenance import ancestry, environment_rows
+from w2s.provenance import ancestry, commit, environment_rows
 
 if TYPE_CHECKING:
     from rocrate.model import File
@@ -54,7 +54,7 @@ MEDIA_TYPES = {
     ".png": "image/png",
     ".yaml": "application/yaml",
 }
-# What `environment_rows` calls a property of the machine: (its id, its unit in UN/CEFACT's code).
+# What `environment_rows` calls a property of the machine -> its id in the crate.
 MACHINE = {"Processor": "processor", "Cores": "cores", "GPU": "gpus", "System": "system"}
 
 
@@ -104,6 +104,7 @@ class _Crate:
         self.crate: ROCrate = ROCrate(version=VERSION)
         found = ancestry(run.tables).artifacts
         self.artifacts = sorted(found, key=lambda artifact: artifact.folder.as_posix())
+        self.digests = {artifact.manifest_path.resolve(): artifact.digest for artifact in self.artifacts}
         self.made = [artifact for artifact in self.artifacts if not _is_source(artifact)]
         self.entities = {
             artifact.manifest_path.resolve(): self._artifact(artifact) for artifact in self.artifacts
@@ -172,18 +173,26 @@ class _Crate:
             f"#source/{name}", "Dataset", **{key: value for key, value in about.items() if value}
         )
 
+    def _taken(self, parent: handles.Parent) -> Entity:
+        """A parent as it was used: what lies in its place by now counts only if it has the same digest."""
+        if self.digests.get(parent.path) == parent.digest:
+            return self.entities[parent.path]
+        return self._gone(parent.path, parent.digest)
+
     def _gone(self, manifest: Path, digest: str) -> Entity:
-        """An artifact that was cleaned away: what is left of it is what its children recorded."""
+        """An artifact that is there no longer: what is left of it is what its children recorded."""
         name = os.path.relpath(manifest.parent, self.run.folder.resolve())
-        about = {"name": name, "description": "no longer kept", "identifier": f"sha256:{digest}"}
-        return self._thing(f"#gone/{quote(name)}", "Dataset", **about)
+        about = {"name": name, "description": "no longer kept, or made again since"}
+        # With the digest, for two children may have used different ones in the same place.
+        identity = f"#gone/{quote(name)}/{digest[:12]}"
+        return self._thing(identity, "Dataset", **about, identifier=f"sha256:{digest}")
 
     def _file(self, path: Path, kind: type[File] | None = None) -> Entity:
         """A file of the run with its size and SHA-256."""
         from rocrate.model import File
 
         name = self._relative(path)
-        if (present := self.crate.get(name)) is not None:
+        if (present := self.crate.get(quote(name))) is not None:
             return present
         known = {"name": name, "contentSize": str(path.stat().st_size), "sha256": file_digest(path)}
         known |= {"encodingFormat": MEDIA_TYPES.get(path.suffix, "text/plain")}
@@ -226,7 +235,7 @@ class _Crate:
         for name, value in {
             "conformsTo": self._reference(BIOSCHEMAS),
             "name": self.run.citation.title,
-            "version": ", ".join(sorted({_commit(artifact) for artifact in self.made})),
+            "version": ", ".join(sorted({commit(artifact.run["git"]) for artifact in self.made})),
             "license": self.run.citation.licence_url,
             "author": authors,
             "citation": papers,
@@ -297,13 +306,13 @@ class _Crate:
         stage, run, name = artifact.manifest["stage"], artifact.run, self._relative(artifact.folder)
         settings = [self._setting(stage, key, value) for key, value in _settings(artifact)]
         # One that went in under two names is one object.
-        taken = {parent.path: parent.digest for parent in handles.parents(artifact)}
-        parents = [self.entities.get(path) or self._gone(path, digest) for path, digest in taken.items()]
+        taken = {(parent.path, parent.digest): parent for parent in handles.parents(artifact)}
+        parents = [self._taken(parent) for parent in taken.values()]
         started, ended = _times(artifact)
         about = {
             "name": f"{stage}: {name}",
             "description": f"{run['wall_s']:.1f} s, at most {run['peak_memory_mb']} MB, sources {run['code']}, "
-            f"commit {_commit(artifact)}",
+            f"commit {commit(run['git'])}",
             "instrument": self.crate.get(f"#tool/{stage}"),
             "object": [*parents, *settings],
             "result": self.entities[artifact.manifest_path.resolve()],
@@ -342,7 +351,7 @@ class _Crate:
             for artifact in self.artifacts
             if _is_source(artifact)
         ]
-        configuration = [self.crate.get(self._relative(path)) for path in self.run.configuration]
+        configuration = [self._file(path) for path in self.run.configuration]
         about = {
             "name": f"run of preset {self.run.preset}",
             "description": f"{len(self.made)} artifacts, made by {len(_in_order(self.made))} stages",
@@ -426,7 +435,7 @@ class _Crate:
             "license": licence,
             "author": authors,
             "citation": papers,
-            "mainEntity": self.crate.get(self._relative(self.run.workflow[0])),
+            "mainEntity": self._file(self.run.workflow[0]),
             "mentions": actions,
         }.items():
             root[name] = value
@@ -478,11 +487,6 @@ def _times(artifact: Artifact) -> tuple[str, str]:
     """Start and end, ISO 8601, to the second."""
     started = datetime.fromisoformat(artifact.run["started"])
     return started.isoformat(), (started + timedelta(seconds=math.ceil(artifact.run["wall_s"]))).isoformat()
-
-
-def _commit(artifact: Artifact) -> str:
-    git = artifact.run["git"]
-    return git["commit"] + (" with local changes" if git["dirty"] else "") if git else "not in git"
 
 
 def _data_type(value: object) -> str:

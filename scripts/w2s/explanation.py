@@ -142,7 +142,7 @@ def by_own_record(job: Job) -> Iterator[str]:
     for name, was, will in differences({name: before.get(name, ABSENT) for name in now}, now):
         if not _equal_numbers(was, will):
             yield f"setting {name}: {was} -> {will}"
-    recorded, present = made.run.get("sources", {}), digests(script)
+    recorded, present = made.run["sources"], digests(script)
     for path in sorted(path for path in recorded if present.get(path) != recorded[path]):
         yield f"source scripts/{path} has changed since"
 
@@ -373,7 +373,7 @@ def recorded_sources(artifacts: Iterable[Artifact | None]) -> dict[str, tuple[st
     return {
         path: (digest, artifact.run.get("git"))
         for artifact in known
-        for path, digest in artifact.run.get("sources", {}).items()
+        for path, digest in artifact.run["sources"].items()
     }
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from w2s.errors import ArtifactError
 from w2s.strict_json import read_object
 
-CODE = (".py", ".pyc", ".so", ".sh", ".ipynb")
+# Also compiled, for other systems, and libraries under the number of their version.
+CODE = re.compile(r"\.(py[cdwzio]?|so(\.\d+)*|dll|dylib|exe|sh|bat|ps1|ipynb)$", re.IGNORECASE)
 # What torch, numpy, joblib and Python itself write pickles as; "bin" holds a trainer's arguments as well as weights.
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".dill", ".joblib", ".npy", ".npz")
 # Weights that are converted, by a reader that takes tensors only (w2s.hub.convert).
@@ -51,13 +52,13 @@ def check_tokenizer(folder: Path) -> None:
         ArtifactError: naming the file, or the setting, and what to do.
     """
     for path in _entries(folder):
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        if path.is_symlink() and _leads_out(path, folder):
             raise ArtifactError(
                 f"{path.name!r} is a link that leads out of the folder",
                 where=folder,
                 instead="the file itself, fetched like the others",
             )
-        if path.name.lower().endswith(CODE):
+        if CODE.search(path.name):
             raise ArtifactError(
                 f"{path.name!r} is code of the model's repository, which is never run here",
                 where=folder,
@@ -90,6 +91,14 @@ def is_pickle(path: Path) -> bool:
     return head[8:9] != b"{" and head.startswith(
         (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
     )
+
+
+def _leads_out(link: Path, folder: Path) -> bool:
+    """Whether a link leads out of the folder, or nowhere because it leads back to itself."""
+    try:
+        return not link.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # which of them for a loop is a matter of Python's version
+        return True
 
 
 def _entries(folder: Path) -> Iterator[Path]:

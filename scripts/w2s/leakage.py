@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from w2s import handles
 from w2s.artifact import Artifact, load
 from w2s.dialogue import normalise_prompt
 from w2s.errors import JoinError
@@ -94,12 +95,11 @@ def _learnt_from(trained: Artifact, lost: list[str]) -> pd.DataFrame | None:
 
 def _parent(artifact: Artifact, name: str, lost: list[str]) -> Artifact | None:
     """A parent as it was; None if there is no such one. One that is gone or was made again is added to ``lost``."""
-    entry = artifact.manifest["parents"].get(name)
-    if not isinstance(entry, dict):
+    parent = next((one for one in handles.parents(artifact) if one.name == name), None)
+    if parent is None:
         return None
-    path = (artifact.folder.resolve() / entry["path"]).resolve()
-    found = load(path) if path.is_file() else None
-    if found is None or found.digest != entry["digest"]:
-        lost.append(str(path))
+    found = load(parent.path) if parent.path.is_file() else None
+    if found is None or found.digest != parent.digest:
+        lost.append(str(parent.path))
         return None
     return found

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from w2s.artifact import Artifact, load
 from w2s.errors import ArtifactError
@@ -67,6 +68,18 @@ def ancestry(manifests: Iterable[Path]) -> Ancestry:
     return Ancestry(found, sorted(gone))
 
 
+def commit(git: Mapping[str, Any] | None, length: int | None = None) -> str:
+    """The commit of a run record in words, the same wherever people read it.
+
+    Args:
+        git: what the record says of the checkout; None where there was none.
+        length: hex digits that are shown; None for all.
+    """
+    if not git:
+        return "not in git"
+    return git["commit"][:length] + (" with local changes" if git["dirty"] else "")
+
+
 def environment_rows(artifacts: Sequence[Artifact]) -> list[tuple[str, list[str]]]:
     """Name and values of what the jobs ran in; several values, with their job counts, where jobs differed."""
     commits: Counter[str] = Counter()
@@ -76,10 +89,7 @@ def environment_rows(artifacts: Sequence[Artifact]) -> list[tuple[str, list[str]
     libraries: dict[str, Counter[str]] = {}
     for artifact in artifacts:
         run, environment = artifact.run, artifact.run.get("environment", {})
-        git = run.get("git")
-        commits[
-            git["commit"] + (" with local changes" if git["dirty"] else "") if git else "not a git checkout"
-        ] += 1
+        commits[commit(run.get("git"))] += 1
         columns["Processor"][environment.get("processor", "")] += 1
         columns["Cores"][str(environment.get("cores", ""))] += 1
         columns["GPU"][_gpus(environment.get("gpus", []))] += 1

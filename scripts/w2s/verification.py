@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from w2s.artifact import CARD, MANIFEST, RUN_RECORD, Artifact, faults, file_digest, load, told
 from w2s.errors import ArtifactError
-from w2s.handles import owner, parents
+from w2s.handles import owner, parents, shown
 
 CRATE = "ro-crate-metadata.json"
 # Folders of a run that hold nothing that anything is made from.
@@ -129,14 +129,14 @@ class Verification:
             return ArtifactError("a run record without its manifest.json", where=path.parent, instead=AGAIN)
         crate = crate_of(path.parent)
         if crate is None or path == crate:
-            self._without_record[_shown(path.parent)] += 1
+            self._without_record[shown(path.parent)] += 1
             return None
         try:
             expected = crate_digests(crate).get(path)
         except ArtifactError as error:
             return self._once(crate, error)
         if expected is None:
-            self._without_record[_shown(path.parent)] += 1
+            self._without_record[shown(path.parent)] += 1
             return None
         self._others.add(path)
         return self._listed(path, expected)
@@ -223,9 +223,3 @@ def _files(folder: Path) -> Iterator[Path]:
 def _is_unrecorded(folder: Path) -> bool:
     """Whether nothing is made from what a folder holds; a data set or a model may bear such a name too."""
     return folder.name in UNRECORDED and next(folder.rglob(MANIFEST), None) is None
-
-
-def _shown(folder: Path) -> str:
-    """A folder relative to where the command runs, if it lies below."""
-    here = Path.cwd()
-    return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 from w2s.artifact import CARD, file_digest
@@ -23,12 +24,14 @@ AUDIT = Path(os.environ.get("W2S_AUDIT_BIN", ROOT / ".venv-audit" / "bin"))
 PROFILE = "provenance-run-crate-0.5"
 CRATE = "ro-crate-metadata.json"
 ORCID = "https://orcid.org/0000-0002-1825-0097"
+# With what an address cannot hold as it is.
+OVERLAY = "my préset.yaml"
 AGENT = f"runtime: {{agent: {{name: Ada Example, orcid: {ORCID}}}}}\n"
 
 
 def snakemake(folder: Path, *arguments: str) -> str:
     """Run the small demo in a copy of the repository."""
-    overlays = ["presets/demo.yaml", str(ROOT / "tests/cluster/small.yaml"), "agent.yaml"]
+    overlays = ["presets/demo.yaml", str(ROOT / "tests/cluster/small.yaml"), OVERLAY]
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--show-failed-logs", *arguments]
     result = subprocess.run(
         [*command, "--configfile", *overlays],
@@ -51,7 +54,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in filter(None, names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
-    (folder / "agent.yaml").write_text(AGENT)
+    (folder / OVERLAY).write_text(AGENT)
     snakemake(folder, "--quiet", "rules")
     return folder / "results/small"
 
@@ -148,7 +151,8 @@ def test_digests_are_those_of_the_files(
         for entity in json.loads((results / CRATE).read_text())["@graph"]
         if "File" in entity["@type"]
     }
-    assert {name: file_digest(results / name) for name in files} == files
+    assert {name: file_digest(results / unquote(name)) for name in files} == files
+    assert f"workflow/{quote(OVERLAY)}" in files
     assert sum(name.endswith(f"/{CARD}") for name in files) == 6
     record_property("cases", len(files))
 

@@ -27,6 +27,8 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted/Kd83+vBq/Zs61+LmPx0",
     "GITHUB_TOKEN": "ghp_planted5Yt8Nc4Ue1",
     "WANDB_API_KEY": "planted7e0d4c9b2a6f8135",
+    # Of several lines, with what Python and JSON escape.
+    "GOOGLE_CREDENTIALS": '{\n "private_key": "it\'s \\\\ planted\\n3cV8yD"\n}',
     "https_proxy": "http://somebody:planted%21Rw6Hj3@proxy.example:3128",
 }
 IN_ADDRESS = "planted-in-the-address-5d2f"
@@ -45,12 +47,13 @@ if __name__ == "__main__":
 
 
 def spellings(secret: str) -> Iterator[bytes]:
-    """A secret as it is, as an address writes it, escaped, and in base64 wherever in a text it begins."""
+    """A secret as it is, as an address writes it, escaped in two ways, and in base64 wherever in a text it begins."""
     content = secret.encode()
     yield from {
         content,
         quote(secret, safe="").encode(),
         json.dumps(secret)[1:-1].encode(),
+        repr(secret)[1:-1].encode(),
         content.hex().encode(),
     }
     for shift in range(3):
@@ -74,6 +77,7 @@ def found(folder: Path) -> list[str]:
 @pytest.mark.parametrize("secret", PARTS)
 def test_the_search_finds_what_is_there(secret: str, tmp_path: Path) -> None:
     texts = [secret.encode(), quote(secret, safe="").encode(), secret.encode().hex().encode()]
+    texts += [json.dumps({"x": secret}).encode(), repr({"x": secret}).encode()]
     texts += [base64.b64encode(f"{'x' * n}:{secret}:x".encode()) for n in range(3)]
     for text in texts:
         (tmp_path / "file").write_bytes(b"\x00\xff" + text + b"\n")

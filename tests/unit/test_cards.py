@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import write_model_cards
 from huggingface_hub import ModelCard
-from small_run import IDS, SmallRun, make
+from small_run import IDS, SmallRun, make, make_again
 from w2s.artifact import CARD, file_digest, verify
 from w2s.cards import Family
 
@@ -89,6 +89,19 @@ def test_a_model_that_no_table_measures_has_no_scores(run: SmallRun) -> None:
     card = (run.teacher.parent / CARD).read_text()
     assert "there are no scores" in card
     assert ModelCard(card).data.eval_results is None
+
+
+def test_a_model_that_was_made_again_is_not_the_one_that_was_trained_on(run: SmallRun) -> None:
+    make_again(run.results / "models/k/manifest.json")
+    write(run)
+    text = (run.student.parent / CARD).read_text()
+    assert ModelCard(text).data.base_model is None
+    assert "lab/base" not in text and "no longer kept" in text
+
+
+def test_scores_of_a_model_that_was_made_again_are_not_its(run: SmallRun) -> None:
+    make_again(run.student)
+    assert Family([run.tables]).scores() == {}
 
 
 def test_data_from_a_local_folder_have_no_name_on_the_hub(tmp_path: Path) -> None:

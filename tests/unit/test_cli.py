@@ -101,6 +101,9 @@ def test_json_values() -> None:
         (cli.json_object, "{seed}", "not JSON"),
         (cli.json_object, "[7]", r"a JSON object is needed, not \[7\]"),
         (cli.json_array, "{}", "a JSON array is needed, not {}"),
+        (cli.json_object, '{"rate": NaN}', "NaN is no finite number"),
+        (cli.json_array, "[-Infinity]", "-Infinity is no finite number"),
+        (cli.json_array, "[1.5, 1e999]", "1e999 is no finite number"),
     ],
 )
 def test_other_json_is_refused(kind: Callable[[str], object], text: str, message: str) -> None:

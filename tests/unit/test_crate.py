@@ -7,11 +7,12 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import export_crate
 import pytest
 from pydantic import ValidationError
-from small_run import REVISION, SmallRun, make
+from small_run import REVISION, SmallRun, make, make_again
 from w2s.artifact import CARD, file_digest, load
 from w2s.citation import read_citation
 from w2s.errors import ArtifactError, DataError
@@ -176,20 +177,43 @@ def test_an_artifact_that_was_cleaned_away_is_told_by_its_digest(run: SmallRun) 
     digest = load(run.student).digest
     shutil.rmtree(run.student.parent)
     entities = read(export(run))
-    assert entities[f"#gone/{name}"]["identifier"] == f"sha256:{digest}"
+    assert entities[f"#gone/{name}/{digest[:12]}"]["identifier"] == f"sha256:{digest}"
     assert f"#made/{name}" not in entities
 
 
+def test_a_parent_that_was_made_again_is_not_taken_for_the_one_that_was_used(run: SmallRun) -> None:
+    base = run.results / "models/k/manifest.json"
+    digest = load(base).digest
+    make_again(base)
+    entities = read(export(run))
+    used = references(entities[f"#made/{run.student.parent.relative_to(run.results)}"]["object"])
+    gone = f"#gone/models/k/{digest[:12]}"
+    assert gone in used and "models/k/" not in used
+    assert entities[gone]["identifier"] == f"sha256:{digest}"
+    assert entities["models/k/"]["identifier"] == f"sha256:{load(base).digest}"
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "my préset #1+50%.yaml"])
 def test_a_configuration_file_from_elsewhere_is_copied_under_its_number(
-    run: SmallRun, tmp_path: Path
+    run: SmallRun, tmp_path: Path, name: str
 ) -> None:
-    overlay = tmp_path / "mine.yaml"
+    overlay = tmp_path / name
     overlay.write_text("preset: small\n")
     entities = read(export(run, configuration=overlay))
     assert references(entities["#run"]["object"])[:2] == [
         "workflow/config.yaml",
-        "workflow/overlays/2-mine.yaml",
+        f"workflow/overlays/2-{quote(name)}",
     ]
+    assert (run.results / "workflow/overlays" / f"2-{name}").read_text() == "preset: small\n"
+    assert "null" not in (run.results / "ro-crate-metadata.json").read_text()
+
+
+def test_a_result_whose_name_has_a_blank_is_known_when_it_is_met_again(run: SmallRun) -> None:
+    figure = run.results / "my figure.png"
+    figure.write_bytes(b"x")
+    entities = read(export(run, "--files", str(figure)))
+    assert entities["my%20figure.png"]["sha256"] == file_digest(figure)
+    assert references(entities["my%20figure.png"]["exampleOfWork"]) == ["#results"]
 
 
 def test_a_file_outside_of_the_run_is_refused(run: SmallRun, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from w2s import hub
 from w2s.artifact import Artifact, load, verify
 from w2s.encoding import Encoding
 from w2s.errors import ArtifactError, W2SError
+from w2s.foreign import check_model
 from w2s.models import load_causal
 from w2s.tables import read_part
 
@@ -126,7 +127,9 @@ def test_no_length_of_a_header_is_taken_for_a_pickle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", [import_model, import_tokenizer])
-@pytest.mark.parametrize("name", ["modeling_own.py", "tokenization_own.py", "kernel.so", "deep/er.py"])
+@pytest.mark.parametrize(
+    "name", ["modeling_own.py", "tokenization_own.py", "kernel.so", "deep/er.py", "A.DLL"]
+)
 def test_code_beside_a_model(stage: Any, name: str, tiny_model: Path, tmp_path: Path) -> None:
     def add(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -134,6 +137,35 @@ def test_code_beside_a_model(stage: Any, name: str, tiny_model: Path, tmp_path: 
 
     manifest = source(tmp_path, tiny_model, add)
     refused(stage, manifest, tmp_path / "made", repr(Path(name).name), "code")
+
+
+LIBRARIES = ("kernel.so.1", "kernel.so.1.2.3", "own.pyd", "own.dll", "own.dylib", "own.exe")
+SCRIPTS = (
+    "own.pyc",
+    "own.pyo",
+    "own.pyi",
+    "own.pyw",
+    "own.pyz",
+    "run.bat",
+    "run.ps1",
+    "run.SH",
+    "train.ipynb",
+)
+
+
+@pytest.mark.parametrize("name", [*LIBRARIES, *SCRIPTS])
+def test_code_goes_by_many_names(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ArtifactError, match="is code of the model's repository"):
+        check_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "solo.json", "vocab.so.txt", "a.python", "spy", "LICENSE.shared"]
+)
+def test_what_only_looks_like_code_may_stay(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"")
+    check_model(tmp_path)
 
 
 @pytest.mark.parametrize("stage", [import_model, import_tokenizer])
@@ -347,6 +379,13 @@ def test_a_link_that_leads_out_of_a_source(name: str, tiny_model: Path, tmp_path
 def test_a_link_that_was_there_when_the_source_was_made(stage: Any, tiny_model: Path, tmp_path: Path) -> None:
     manifest = source(tmp_path, tiny_model, lambda folder: (folder / "vocab.txt").symlink_to("/etc/hostname"))
     refused(stage, manifest, tmp_path / "made", "'vocab.txt'", "a link that leads out")
+
+
+def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").symlink_to("merges.txt")
+    (tmp_path / "merges.txt").symlink_to("vocab.txt")
+    with pytest.raises(ArtifactError, match="'merges.txt' is a link that leads out"):
+        check_model(tmp_path)
 
 
 def test_a_folder_that_is_linked_in(tiny_model: Path, tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def test_environment_names_differences_with_their_counts(chain):
     assert any(library.startswith("pandas ") for library in rows["Libraries"])
 
 
+@pytest.mark.parametrize(
+    ("git", "words"),
+    [
+        ({"commit": "a1" * 20, "dirty": False}, "a1" * 20),
+        ({"commit": "a1" * 20, "dirty": True}, "a1" * 20 + " with local changes"),
+        (None, "not in git"),
+    ],
+)
+def test_a_commit_in_words(git, words):
+    assert provenance.commit(git) == words
+    assert provenance.commit(git, 12) == words.replace("a1" * 20, "a1" * 6)
+
+
 def test_settings_list_distinct_values_in_numeric_order(chain):
     top, _, _ = chain
     rows = provenance.settings_rows(provenance.ancestry([top]).artifacts)

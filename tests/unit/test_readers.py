@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +37,22 @@ def test_line_separators_inside_a_text_do_not_cut_it(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"a": "x\u2028y\u0085z"}, ensure_ascii=False) + "\n", encoding="utf-8")
     assert list(read_rows(path)) == [(1, {"a": "x\u2028y\u0085z"})]
+
+
+def test_numbers_that_nobody_reads_may_be_none(tmp_path: Path) -> None:
+    """Python writes them into rows; the readers of a column refuse them (below)."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": NaN, "b": -Infinity, "c": 1e999}\n')
+    ((_, row),) = read_rows(path)
+    assert not any(math.isfinite(value) for value in row.values())
+
+
+def test_a_key_twice_is_named_at_once_among_many(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("{" + ",".join(f'"{number}": 0' for number in range(30_000)) + ', "29999": 0}\n')
+    started = time.process_time()
+    assert "the key '29999' stands twice" in refusal(path)
+    assert time.process_time() - started < 2, "each key is compared with all others"
 
 
 def test_truncated_gzip(tmp_path: Path) -> None:

@@ -147,3 +147,52 @@ def test_without_its_tool_the_maker_says_what_to_do(tmp_path: Path) -> None:
         capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 2 and "make .venv-audit/installed-audit" in done.stderr
+
+
+# --- what a bill cannot be made of ----------------------------------------------------------------------------------
+
+DIGEST = "0a" * 32
+LIST = "debian\nbash 5.2-2+b1 amd64\n"
+
+
+def of_image(digest: str, listed: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, str(ROOT / "containers" / "sbom.py"), "image", "light", digest]
+    return subprocess.run(words, capture_output=True, text=True, input=listed)
+
+
+@pytest.mark.parametrize(
+    ("digest", "listed", "said"),
+    [
+        (
+            DIGEST,
+            LIST + "tzdata  amd64\n",
+            "line 3 of the list, 'tzdata  amd64', is no package with its version",
+        ),
+        (DIGEST, LIST + "a b c d\n", "line 3 of the list, 'a b c d', is no package"),
+        (DIGEST, "", "no packages on standard input"),
+        (DIGEST, "debian\n", "no packages on standard input"),
+        ("light.sif", LIST, "'light.sif' is no SHA-256"),
+        (DIGEST[1:], LIST, "is no SHA-256"),
+    ],
+)
+def test_what_is_no_list_or_no_digest_is_refused(digest: str, listed: str, said: str) -> None:
+    done = of_image(digest, listed)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and said in done.stderr and "instead:" in done.stderr
+
+
+def test_a_digest_may_say_of_which_kind_it_is() -> None:
+    done = of_image(f"sha256:{DIGEST}", LIST)
+    image = json.loads(done.stdout)["metadata"]["component"]
+    assert (image["version"], image["hashes"]) == (DIGEST, [{"alg": "SHA-256", "content": DIGEST}])
+
+
+def test_a_tool_that_fails_is_heard_and_nothing_is_written(tmp_path: Path) -> None:
+    tool = tmp_path / "cyclonedx-py"
+    tool.write_text("#!/bin/sh\necho 'no such option: --sv' >&2\nexit 3\n")
+    tool.chmod(0o755)
+    words = [sys.executable, str(ROOT / "containers" / "sbom.py"), "write", "--folder", str(tmp_path)]
+    done = subprocess.run([*words, "--cyclonedx", str(tool)], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "ended with 3" in done.stderr and "no such option: --sv" in done.stderr
+    assert list(tmp_path.iterdir()) == [tool]
