@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from w2s.artifact import leads_out
 from w2s.errors import ArtifactError
 from w2s.strict_json import read_object
 
@@ -52,7 +53,7 @@ def check_tokenizer(folder: Path) -> None:
         ArtifactError: naming the file, or the setting, and what to do.
     """
     for path in _entries(folder):
-        if path.is_symlink() and _leads_out(path, folder):
+        if path.is_symlink() and leads_out(path, folder):
             raise ArtifactError(
                 f"{path.name!r} is a link that leads out of the folder",
                 where=folder,
@@ -91,14 +92,6 @@ def is_pickle(path: Path) -> bool:
     return head[8:9] != b"{" and head.startswith(
         (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
     )
-
-
-def _leads_out(link: Path, folder: Path) -> bool:
-    """Whether a link leads out of the folder, or nowhere because it leads back to itself."""
-    try:
-        return not link.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # which of them for a loop is a matter of Python's version
-        return True
 
 
 def _entries(folder: Path) -> Iterator[Path]:

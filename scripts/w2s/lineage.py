@@ -12,7 +12,7 @@ from w2s.artifact import SHORT, Artifact, load
 from w2s.cells import Cell, Part
 from w2s.errors import ArtifactError
 from w2s.handles import parents, shown
-from w2s.provenance import walk
+from w2s.provenance import commit, walk
 
 LONGEST = 48  # characters of a setting
 FACTS = 8  # facts of an artifact that are shown
@@ -136,14 +136,10 @@ def _checked(entry: object) -> str:
 def origin(run: Mapping[str, Any]) -> str:
     """Commit, container, time and machine of a run record."""
     git, environment = run.get("git"), run.get("environment", {})
-    commit = (
-        f"commit {git['commit'][:SHORT]}" + (" with local changes" if git["dirty"] else "")
-        if git
-        else "no git"
-    )
+    code = f"commit {commit(git, SHORT)}" if git else commit(git)
     container = f"container {run['container']}" if run.get("container") else "no container"
     where = [environment.get("processor") or "unknown processor", *environment.get("gpus", [])]
-    return f"{commit}, {container}, {run['started'][:16].replace('T', ' ')} UTC, {', '.join(where)}"
+    return f"{code}, {container}, {run['started'][:16].replace('T', ' ')} UTC, {', '.join(where)}"
 
 
 def _text(value: object) -> str:

@@ -238,6 +238,14 @@ def test_a_link_that_leads_out_is_no_file_of_the_artifact(run: Path) -> None:
     assert "a link that leads out" in found
 
 
+def test_links_in_a_circle_lead_out(run: Path) -> None:
+    path = run / "raw" / "content.txt"
+    path.unlink()
+    path.symlink_to(path)
+    (found,) = problems(run / "raw")
+    assert "a link that leads out" in found
+
+
 def test_a_folder_that_is_linked_in_is_found(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (run / "raw" / "more").symlink_to(tmp_path_factory.mktemp("other"), target_is_directory=True)
     (found,) = problems(run / "raw")
