@@ -19,6 +19,12 @@ def _signals_as_before() -> Iterator[None]:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.fixture
+def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who makes hundreds of artifacts: each would ask git for the commit."""
+    monkeypatch.setattr("w2s.artifact.git_state", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder (artifact) of a small byte-level BPE tokenizer: BOS and EOS </s> (2), pad 1, 256 positions."""

@@ -16,6 +16,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from w2s.errors import W2SError
 
+#: The type of pytest's ``record_property``.
+Record = Callable[[str, object], None]
+
 # What stands in a text where nobody expects it.
 ODD_TEXTS = (
     *(
@@ -49,15 +52,14 @@ anything = st.recursive(
 
 
 def tried(
-    record: Callable[[str, object], None],
+    record: Record,
     values: st.SearchStrategy[Any],
     most: int,
     check: Callable[[Any], object],
 ) -> None:
     """Call ``check`` with up to ``most`` of ``values``, and record the number as this test's cases.
 
-    Args:
-        record: pytest's ``record_property``.
+    A value of which ``check`` can say nothing it gives back with hypothesis's ``reject``: that is no case, and another is tried.
     """
     cases = 0
 
@@ -72,10 +74,11 @@ def tried(
     @given(values)
     def each(value: Any) -> None:
         nonlocal cases
-        cases += 1
         check(value)
+        cases += 1
 
     each()
+    assert cases > most // 4, f"{cases} of {most} cases: most values say nothing of what is tested"
     record("cases", cases)
 
 

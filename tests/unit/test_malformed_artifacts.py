@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import reject
 from hypothesis import strategies as st
-from strategies import anything, changed, damaged, refusal, refused_or, tried
+from strategies import Record, anything, changed, damaged, refusal, refused_or, tried
 from tiny import as_artifact
 from w2s.artifact import MANIFEST, RUN_RECORD, SEAL, Artifact, load, restore, sealed, verify
 from w2s.provenance import ancestry, dates, environment_rows, settings_rows
 from w2s.tables import read_parquet, write_parquet
 
-Record = Callable[[str, object], None]
-
-
-@pytest.fixture(autouse=True)
-def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of artifacts are made here; each would ask git for the commit."""
-    monkeypatch.setattr("w2s.artifact.git_state", lambda: None)
+pytestmark = pytest.mark.usefixtures("quick_records")
 
 
 @pytest.fixture
@@ -98,7 +92,7 @@ def test_a_record_of_another_form_under_a_seal_that_fits(
         try:
             path.write_text(json.dumps(sealed(content)), encoding="utf-8")
         except (ValueError, AttributeError):  # no seal can be put on it
-            return
+            reject()
         refused_or(lambda: used(manifest, tmp_path / "next"), str(manifest.parent))
 
     tried(

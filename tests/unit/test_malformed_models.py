@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from strategies import ODD_TEXTS, anything, changed, damaged, refusal, refused_or, tried
+from strategies import ODD_TEXTS, Record, anything, changed, damaged, refusal, refused_or, tried
 from w2s import hub, models, rewards
 from w2s.encoding import Encoding, tokenizer_digest
 
-Record = Callable[[str, object], None]
 INDEX = hub.SAFETENSORS_INDEX
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import import_examples
 import import_questions
 import pandas as pd
+import pyarrow
 import pytest
+from hypothesis import assume, reject
 from hypothesis import strategies as st
 from raw_data import entry, hh_rows, transcript
-from strategies import anything, changed, damaged, refusal, refused_or, tried, write_json_lines
+from strategies import Record, anything, changed, damaged, refusal, refused_or, tried, write_json_lines
 from tiny import as_artifact
 from w2s import adapters, question_adapters
 from w2s.artifact import load
@@ -23,13 +24,7 @@ from w2s.drops import DROP_COLUMNS
 from w2s.readers import read_rows
 from w2s.tables import read_examples, read_labels
 
-Record = Callable[[str, object], None]
-
-
-@pytest.fixture(autouse=True)
-def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of artifacts are made here; each would ask git for the commit."""
-    monkeypatch.setattr("w2s.artifact.git_state", lambda: None)
+pytestmark = pytest.mark.usefixtures("quick_records")
 
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -108,10 +103,11 @@ def test_a_row_of_another_form_is_named_by_its_line(
         if kind == "jsonl":
             write_json_lines(path, [good, row])
         else:
+            assume(isinstance(row, dict))
             try:
                 pd.DataFrame([good, row]).to_parquet(path, index=False)
-            except Exception:  # such a row cannot be in a parquet file
-                return
+            except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
+                reject()  # such a row cannot be in a parquet file
         found = refused_or(
             lambda: list(adapters.read_pairs(name, [entry(path.name)], {"raw": tmp_path})), path.name
         )
@@ -217,15 +213,19 @@ def test_no_row_of_a_mixture_is_lost_or_counted_twice(tmp_path: Path, record_pro
     """Through the stage: good rows, repeated ones and rows that are dropped; with an unreadable one nothing is made."""
     source = tmp_path / "resources" / "raw"
     output = tmp_path / "examples" / "manifest.json"
+    made = 0
 
-    def check(rows: list[dict[str, Any]]) -> None:
+    def check(found: list[tuple[str, dict[str, Any]]]) -> None:
+        nonlocal made
+        kinds, rows = [kind for kind, _ in found], [row for _, row in found]
         manifest = as_artifact(source, lambda folder: write_json_lines(folder / "rows.jsonl", rows))
         words = ["--sources", manifest, "--output", output, "--adapter", "tldr", "--limit", 5]
         words += ["--files", json.dumps([entry("rows.jsonl")])]
         output.unlink(missing_ok=True)
-        refused_or(lambda: import_examples.main([str(word) for word in words]))
-        if not output.exists():
+        if refused_or(lambda: [import_examples.main([str(word) for word in words])]) is None:
+            assert not output.exists() and ("unreadable" in kinds or "good" not in kinds)
             return
+        made += 1
         examples, facts = read_examples(output), load(output).facts
         drops = pd.read_csv(output.with_name("drops.csv"))
         assert list(drops.columns) == DROP_COLUMNS
@@ -236,23 +236,32 @@ def test_no_row_of_a_mixture_is_lost_or_counted_twice(tmp_path: Path, record_pro
         assert by_reason["not_a_post"] == sum("article" in row.get("info", {}) for row in rows)
         assert by_reason["no_preference"] == sum(row.get("judge_preferred", 0) is None for row in rows)
 
-    rows = st.lists(good_tldr | good_tldr | article | undecided | unreadable, min_size=1, max_size=12)
-    tried(record_property, rows, 60, check)
+    good = st.tuples(st.just("good"), good_tldr)
+    dropped = st.tuples(st.just("dropped"), article) | st.tuples(st.just("dropped"), undecided)
+    readable = st.lists(good | good | dropped, min_size=1, max_size=12)
+    any_row = good | good | dropped | st.tuples(st.just("unreadable"), unreadable)
+    tried(record_property, readable | st.lists(any_row, min_size=1, max_size=12), 60, check)
+    assert made > 20
 
 
 def test_no_question_of_a_mixture_is_lost_or_counted_twice(tmp_path: Path, record_property: Record) -> None:
     output = tmp_path / "questions" / "manifest.json"
     good = st.builds(lambda text: {"question": text, "answer": "It is #### 2"}, st.text("ab ", max_size=2))
     no_result = st.builds(lambda text: {"question": text, "answer": "no result"}, st.text("ab ", max_size=2))
+    made = 0
 
-    def check(rows: list[dict[str, Any]]) -> None:
+    def check(found: list[tuple[bool, dict[str, Any]]]) -> None:
+        nonlocal made
+        whole, rows = all(intact for intact, _ in found), [row for _, row in found]
         manifest = as_artifact(tmp_path / "raw", lambda folder: write_json_lines(folder / "rows.jsonl", rows))
         words = ["--sources", manifest, "--output", output, "--adapter", "gsm8k"]
         words += ["--files", json.dumps([{"source": "raw", "path": "rows.jsonl"}])]
         output.unlink(missing_ok=True)
-        refused_or(lambda: import_questions.main([str(word) for word in words]))
-        if not output.exists():
+        if refused_or(lambda: [import_questions.main([str(word) for word in words])]) is None:
+            assert not output.exists()
+            assert not whole or not any(row["question"].strip() and "####" in row["answer"] for row in rows)
             return
+        made += 1
         kept = pd.read_parquet(output.with_name("questions.parquet"))
         drops = pd.read_csv(output.with_name("drops.csv")).set_index("reason")["rows"]
         assert load(output).facts["rows_in"] == len(rows) == len(kept) + drops.sum()
@@ -260,12 +269,11 @@ def test_no_question_of_a_mixture_is_lost_or_counted_twice(tmp_path: Path, recor
         assert len(kept) == len(set(texts) - {""})
         assert drops["empty"] == texts.count("")
 
-    tried(
-        record_property,
-        st.lists(good | no_result | changed(QUESTIONS["gsm8k"]), min_size=1, max_size=10),
-        50,
-        check,
-    )
+    intact = st.tuples(st.just(True), good | no_result)
+    row = intact | st.tuples(st.just(False), changed(QUESTIONS["gsm8k"]))
+    lists = st.lists(intact, min_size=1, max_size=10) | st.lists(row, min_size=1, max_size=10)
+    tried(record_property, lists, 50, check)
+    assert made > 15
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import assume, reject
 from hypothesis import strategies as st
 from preset_files import ROOT
-from strategies import anything, changed, damaged, odd_texts, refusal, refused_or, tried
+from strategies import Record, anything, changed, damaged, odd_texts, refusal, refused_or, tried
 from w2s import cli, gpus, images, wordings
 from w2s.claims import read_claims
 from w2s.config import expand_origin
 from w2s.endpoints import Settings
 from w2s.results import read_published
 
-Record = Callable[[str, object], None]
 PUBLISHED = ROOT / "published"
 
 
@@ -68,7 +67,7 @@ def test_claims_of_another_form(tmp_path: Path, record_property: Record, name: s
         try:
             path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
         except (yaml.YAMLError, UnicodeEncodeError):
-            return
+            reject()
         refused_or(lambda: read_claims(path), name)
 
     tried(record_property, changed(whole) | anything, 100, check)
@@ -82,7 +81,7 @@ def test_images_of_another_form(tmp_path: Path, record_property: Record) -> None
         try:
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
         except (yaml.YAMLError, UnicodeEncodeError):
-            return
+            reject()
         found = refused_or(lambda: images.read_images(tmp_path), "images.yaml")
         for image in (found or {}).values():
             assert image.reference is None or "sha256:" in image.reference
@@ -144,8 +143,8 @@ def test_judge_settings_of_another_form(record_property: Record) -> None:
     world = {"world": {"pairs": 3}, "noise": 0.1}
 
     def check(content: Any) -> None:
-        if isinstance(content, dict):
-            refused_or(lambda: Settings.read(content), "judge settings")
+        assume(isinstance(content, dict))
+        refused_or(lambda: Settings.read(content), "judge settings")
 
     tried(record_property, changed(whole) | changed(world) | anything, 80, check)
 

@@ -6,19 +6,19 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from strategies import Record
 from tiny import as_artifact, write_label_file
 from w2s import artifact, attempts, checkpoints, fingerprint, judge_store, tables, tuning_book
 from w2s.errors import W2SError
 from w2s.judge_store import Outcome, Request, Store, StoreError
 from w2s.shards import Shards
 
-Record = Callable[[str, object], None]
 STARTED = datetime(2025, 1, 2, tzinfo=UTC)
 
 
