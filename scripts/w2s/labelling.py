@@ -20,6 +20,7 @@ from w2s.tables import (
     DROPPED_COLUMNS,
     LABEL_COLUMNS,
     check_labels,
+    check_present,
     check_same_ids,
     check_unique,
     named,
@@ -266,12 +267,14 @@ def read_preferences(manifest: Path) -> pd.DataFrame:
 
     Raises:
         DataError: a choice that is neither 0, 1 nor missing.
-        JoinError: an example was asked twice in one order.
+        JoinError: an id is missing, or an example was asked twice in one order.
     """
     path = load(manifest).path("preferences.parquet")
     table = read_parquet(path, PREFERENCE_COLUMNS)
-    if table.duplicated(["id", "order"]).any():
-        raise JoinError("an example was asked twice in one order", where=path)
+    check_present(table["id"], path)
+    twice = table.loc[table.duplicated(["id", "order"]), "id"].unique()
+    if len(twice):
+        raise JoinError(f"{len(twice)} examples were asked twice in one order: {named(twice)}", where=path)
     wrong = table[~(table["preferred"].isin([0, 1]) | table["preferred"].isna())]
     if len(wrong):
         raise DataError(f"a choice that is neither 0 nor 1: {named(wrong['id'])}", where=path)
@@ -306,12 +309,16 @@ def read_scores(manifest: Path) -> ScoredBy:
 
 
 def check_both_responses(table: pd.DataFrame, path: Path) -> None:
-    """Raise JoinError unless each id has exactly the responses 0 and 1."""
+    """Raise JoinError, naming ids, unless each has exactly the responses 0 and 1."""
+    ids = table["id"]
+    check_present(ids, path)
     for response in (0, 1):
-        check_unique(table.loc[table["response"] == response, "id"], f"{path}, response {response}")
-    counts = table.groupby("id")["response"].nunique()
-    if not table["response"].isin([0, 1]).all() or (counts != 2).any():
-        raise JoinError(f"ids without both responses: {named(counts.index[counts != 2])}", where=path)
+        check_unique(ids[table["response"] == response], f"{path}, response {response}")
+    known = table["response"].isin([0, 1])
+    both = ids[known].duplicated(keep=False)  # neither response is there twice
+    wrong = ids[~known | ~both.reindex(ids.index, fill_value=False)]
+    if len(wrong):
+        raise JoinError(f"ids without both responses: {named(wrong.unique())}", where=path)
 
 
 def check_finite(table: pd.DataFrame, column: str, path: Path) -> None:

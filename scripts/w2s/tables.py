@@ -143,11 +143,16 @@ def _check_certainty(
         )
 
 
-def check_unique(ids: pd.Series, where: object) -> None:
-    """Raise JoinError if an id is missing or, naming them, if one occurs more than once."""
+def check_present(ids: pd.Series, where: object) -> None:
+    """Raise JoinError, naming the first row, if an id is missing."""
     if ids.isna().any():
         rows = ids.index[ids.isna()]
         raise JoinError(f"{len(rows)} rows without an id, the first is row {rows[0]}", where=where)
+
+
+def check_unique(ids: pd.Series, where: object) -> None:
+    """Raise JoinError if an id is missing or, naming them, if one occurs more than once."""
+    check_present(ids, where)
     duplicates = ids[ids.duplicated()].unique()
     if len(duplicates):
         raise JoinError(f"{len(duplicates)} duplicate ids: {named(duplicates)}", where=where)

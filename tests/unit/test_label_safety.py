@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filter_examples
 import import_examples
@@ -14,8 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import split_examples
+from hypothesis import assume
 from hypothesis import strategies as st
-from strategies import refusal, refused_or, tried
+from strategies import Record, refusal, refused_or, tried
 from tiny import as_artifact, example_rows, write_label_file
 from w2s import labelling
 from w2s.artifact import Artifact, load
@@ -31,7 +33,7 @@ from w2s.tables import (
     write_parquet,
 )
 
-Record = Callable[[str, object], None]
+pytestmark = pytest.mark.usefixtures("quick_records")
 ROWS = example_rows([(f"\n\nHuman: {n}\n\nAssistant:", f" first {n}", f" second {n}") for n in range(24)])
 IDS = ROWS["id"].tolist()
 PARTS = dict(zip(IDS, ["unlabelled"] * 8 + ["labelled"] * 8 + ["test"] * 8, strict=True))
@@ -84,10 +86,11 @@ def label(
     return output / "manifest.json"
 
 
-@pytest.fixture(autouse=True)
-def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of artifacts are made here; each would ask git for the commit."""
-    monkeypatch.setattr("w2s.artifact.git_state", lambda: None)
+def as_they_should_be(labelled: Callable[[], Path]) -> None:
+    """Label what is not spoilt: all of it gets a label, so that what is spoilt is refused for that alone."""
+    manifest = labelled()
+    assert read_labels(manifest)["id"].tolist() == sorted(POOL)
+    shutil.rmtree(manifest.parent)
 
 
 # -- joins -----------------------------------------------------------------------------------------------------------
@@ -95,8 +98,22 @@ def quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
 Rows = list[tuple[Any, ...]]
 
 
+class Damage(NamedTuple):
+    """Rows that were spoilt, how, and what a message may name: the ids of such rows, or the first row that has none."""
+
+    kind: str
+    names: list[str]
+    rows: Rows
+
+
+def refused(damage: Damage, call: Callable[[], object], *named: str) -> None:
+    """It refuses what was spoilt, and says where."""
+    message = refusal(call, *named)
+    assert any(name in message for name in damage.names), f"none of {damage.names} is named in: {message}"
+
+
 @st.composite
-def misjoined(draw: st.DrawFn, rows: Rows) -> tuple[str, Rows]:
+def misjoined(draw: st.DrawFn, rows: Rows) -> Damage:
     """Rows that begin with an id, of which one or more are missing, there twice, extra, of no id or under another id."""
     at = draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=3, unique=True))
     kind = draw(st.sampled_from(["missing", "duplicate", "extra", "null", "foreign"]))
@@ -110,7 +127,20 @@ def misjoined(draw: st.DrawFn, rows: Rows) -> tuple[str, Rows]:
     else:
         for number in at:
             found[number] = (None if kind == "null" else f"foreign-{number}", *rows[number][1:])
-    return kind, draw(st.permutations(found))
+    found = draw(st.permutations(found))
+    if kind == "null":
+        return Damage(kind, [f"row {[row[0] for row in found].index(None)}"], found)
+    added = [row[0] for row in found if row[0].startswith(kind)]
+    return Damage(kind, added if kind == "extra" else [*added, *(rows[number][0] for number in at)], found)
+
+
+@st.composite
+def another_value(draw: st.DrawFn, rows: Rows, column: int, values: st.SearchStrategy[Any]) -> Damage:
+    """Rows in one of which another value stands."""
+    at = draw(st.integers(0, len(rows) - 1))
+    row = list(rows[at])
+    row[column] = draw(values.filter(lambda value: value != row[column]))
+    return Damage("value", [row[0]], [*rows[:at], tuple(row), *rows[at + 1 :]])
 
 
 def test_label_files_of_other_ids(
@@ -119,13 +149,21 @@ def test_label_files_of_other_ids(
     """Neither trained on nor relabelled; the message counts and names ids."""
     rows = list(labels_of(POOL).itertuples(index=False, name=None))
 
-    def check(case: tuple[str, Rows]) -> None:
-        table = pd.DataFrame(case[1], columns=LABEL_COLUMNS).astype({"label": "int8"})
-        manifest = as_artifact(tmp_path / "labels", lambda folder: write_label_file(folder, table))
-        refusal(lambda: read_labelled(examples, split, "unlabelled", manifest), "labels")
-        refusal(lambda: label(examples, split, tmp_path / "out", "confident", "--labels", manifest), "labels")
+    def labels(rows: Rows) -> Path:
+        table = pd.DataFrame(rows, columns=LABEL_COLUMNS).astype({"label": "int8"})
+        return as_artifact(tmp_path / "labels", lambda folder: write_label_file(folder, table))
+
+    def labelled(manifest: Path) -> Path:
+        words = ["--labels", manifest, "--options", '{"share": 1}']
+        return label(examples, split, tmp_path / "out", "confident", *words)
+
+    def check(damage: Damage) -> None:
+        manifest = labels(damage.rows)
+        refused(damage, lambda: read_labelled(examples, split, "unlabelled", manifest), "labels")
+        refused(damage, lambda: labelled(manifest), "labels")
         assert not (tmp_path / "out").exists()
 
+    as_they_should_be(lambda: labelled(labels(rows)))
     tried(record_property, misjoined(rows), 25, check)
 
 
@@ -174,52 +212,55 @@ def test_scores_of_other_ids_or_numbers(
 ) -> None:
     reference = scores_of(tmp_path / "reference", score_rows(POOL), "r")
     rows = score_rows(POOL, 1.0)
-    odd = st.sampled_from([float("nan"), float("inf"), -float("inf"), None])
-    spoilt = st.tuples(st.integers(0, len(rows) - 1), odd).map(
-        lambda case: (
-            "number",
-            [(*row[:2], case[1], 3) if n == case[0] else row for n, row in enumerate(rows)],
-        )
-    )
-    sides = st.tuples(st.integers(0, len(rows) - 1), st.sampled_from([-1, 2, 0, 1])).map(
-        lambda case: (
-            "side",
-            [(row[0], case[1], *row[2:]) if n == case[0] else row for n, row in enumerate(rows)],
-        )
-    )
+    numbers = another_value(rows, 2, st.sampled_from([float("nan"), float("inf"), -float("inf"), None]))
+    sides = another_value(rows, 1, st.sampled_from([-1, 2, 0, 1]))
 
-    def check(case: tuple[str, Rows]) -> None:
-        if case[1] == rows:
-            return
-        policy = scores_of(tmp_path / "policy", case[1], "p")
+    def labelled(policy: Path, reference: Path) -> Path:
         words = ["--policy-scores", policy, "--reference-scores", reference, "--beta", 0.1]
-        refusal(lambda: label(examples, split, tmp_path / "out", "weak", *words))
-        words = ["--policy-scores", reference, "--reference-scores", policy, "--beta", 0.1]
-        refusal(lambda: label(examples, split, tmp_path / "out", "weak", *words))
+        return label(examples, split, tmp_path / "out", "weak", *words)
+
+    def check(damage: Damage) -> None:
+        spoilt = scores_of(tmp_path / "policy", damage.rows, "p")
+        refused(damage, lambda: labelled(spoilt, reference))
+        refused(damage, lambda: labelled(reference, spoilt))
         assert not (tmp_path / "out").exists()
 
-    tried(record_property, misjoined(rows) | spoilt | sides, 25, check)
+    as_they_should_be(lambda: labelled(scores_of(tmp_path / "policy", rows, "p"), reference))
+    tried(record_property, misjoined(rows) | numbers | sides, 25, check)
+
+
+def test_an_id_whose_two_responses_are_others_is_named(examples: Path, split: Path, tmp_path: Path) -> None:
+    """Two different ones, as many as there should be."""
+    reference = scores_of(tmp_path / "reference", score_rows(POOL), "r")
+    rows = [
+        (id_, -1 if (id_, side) == (POOL[2], 0) else side, *rest) for id_, side, *rest in score_rows(POOL)
+    ]
+    spoilt = scores_of(tmp_path / "policy", rows, "p")
+    words = ["--policy-scores", spoilt, "--reference-scores", reference, "--beta", 0.1]
+    refusal(
+        lambda: label(examples, split, tmp_path / "out", "weak", *words),
+        f"ids without both responses: {POOL[2]}\n",
+    )
 
 
 def test_rewards_of_other_ids_or_numbers(
     examples: Path, split: Path, tmp_path: Path, record_property: Record
 ) -> None:
     rows = [(id_, side, float(side)) for id_ in POOL for side in (0, 1)]
-    odd = st.tuples(st.integers(0, 15), st.sampled_from([float("nan"), float("inf"), None])).map(
-        lambda case: ("number", [(*row[:2], case[1]) if n == case[0] else row for n, row in enumerate(rows)])
-    )
+    numbers = another_value(rows, 2, st.sampled_from([float("nan"), float("inf"), None]))
 
-    def check(case: tuple[str, Rows]) -> None:
-        with Artifact.create(
-            tmp_path / "rewards" / "manifest.json", spec={"part": "unlabelled"}, parents={}, script=__file__
-        ) as made:
-            write_parquet(
-                pd.DataFrame(case[1], columns=labelling.REWARD_COLUMNS), made.path("rewards.parquet")
-            )
+    def labelled(rows: Rows) -> Path:
         manifest = tmp_path / "rewards" / "manifest.json"
-        refusal(lambda: label(examples, split, tmp_path / "out", "reward", "--rewards", manifest))
+        with Artifact.create(manifest, spec={"part": "unlabelled"}, parents={}, script=__file__) as made:
+            write_parquet(pd.DataFrame(rows, columns=labelling.REWARD_COLUMNS), made.path("rewards.parquet"))
+        return label(examples, split, tmp_path / "out", "reward", "--rewards", manifest)
 
-    tried(record_property, misjoined(rows) | odd, 20, check)
+    def check(damage: Damage) -> None:
+        refused(damage, lambda: labelled(damage.rows))
+        assert not (tmp_path / "out").exists()
+
+    as_they_should_be(lambda: labelled(rows))
+    tried(record_property, misjoined(rows) | numbers, 20, check)
 
 
 def test_preferences_of_other_ids(
@@ -228,15 +269,22 @@ def test_preferences_of_other_ids(
     """An LLM's replies, too; a second reply in the same order does not count as another vote."""
     rows = [(id_, order, 1.0) for id_ in POOL for order in (0, 1)]
 
-    def check(case: tuple[str, Rows]) -> None:
-        table = pd.DataFrame(case[1], columns=labelling.PREFERENCE_COLUMNS)
-        if set(table["id"]) == set(POOL) and not table.duplicated(["id", "order"]).any():
-            return  # one order of an example alone may be missing
+    def labelled(rows: Rows) -> Path:
+        table = pd.DataFrame(rows, columns=labelling.PREFERENCE_COLUMNS)
         manifest = as_artifact(
             tmp_path / "replies", lambda folder: write_parquet(table, folder / "preferences.parquet")
         )
-        refusal(lambda: label(examples, split, tmp_path / "out", "prompted", "--preferences", manifest))
+        return label(examples, split, tmp_path / "out", "prompted", "--preferences", manifest)
 
+    def check(damage: Damage) -> None:
+        there = {row[0] for row in damage.rows}
+        assume(damage.kind != "missing" or there != set(POOL))  # one order of an example alone may be missing
+        if damage.kind == "missing":
+            damage = damage._replace(names=sorted(set(POOL) - there))
+        refused(damage, lambda: labelled(damage.rows))
+        assert not (tmp_path / "out").exists()
+
+    as_they_should_be(lambda: labelled(rows))
     tried(record_property, misjoined(rows), 20, check)
 
 
@@ -367,9 +415,7 @@ def test_near_duplicates_are_never_divided(tmp_path: Path, record_property: Reco
         output = tmp_path / "split" / "manifest.json"
         output.unlink(missing_ok=True)
         words = ["--examples", source, "--output", output, "--share", share, "--seed", seed]
-        refused_or(lambda: split_examples.main([str(word) for word in words]), "would be empty")
-        if not output.exists():
-            return
+        assume(refused_or(lambda: [split_examples.main([str(word) for word in words])], "would be empty"))
         made += 1
         parts = pd.read_parquet(output.with_name("assignment.parquet")).set_index("id")["part"]
         keys = frame.set_index("id")["prompt"].map(normalise_prompt)
@@ -421,14 +467,13 @@ def test_a_split_with_an_id_twice_or_of_other_examples(
 ) -> None:
     rows = list(PARTS.items())
 
-    def check(case: tuple[str, Rows]) -> None:
-        if case[0] == "missing":
-            return  # a split may leave examples out (dropped test prompts)
-        frame = pd.DataFrame(case[1], columns=["id", "part"])
+    def check(damage: Damage) -> None:
+        assume(damage.kind != "missing")  # a split may leave examples out (dropped test prompts)
+        frame = pd.DataFrame(damage.rows, columns=["id", "part"])
         spoilt = as_artifact(
             tmp_path / "split", lambda folder: write_parquet(frame, folder / "assignment.parquet")
         )
-        refusal(lambda: read_part(examples, spoilt, "unlabelled"), "assignment.parquet")
+        refused(damage, lambda: read_part(examples, spoilt, "unlabelled"), "assignment.parquet")
 
     tried(record_property, misjoined(rows), 20, check)
 

@@ -262,7 +262,9 @@ def test_an_example_asked_twice_in_one_order_is_refused(label: Callable[..., Pat
     path = manifest.with_name("preferences.parquet")
     write_parquet(pd.read_parquet(path).assign(order=0), path)
     remade(manifest)
-    with pytest.raises(JoinError, match="asked twice in one order"):
+    with pytest.raises(
+        JoinError, match=f"{len(IDS)} examples were asked twice in one order: {IDS[0]}, {IDS[1]}, "
+    ):
         labelling.read_preferences(manifest)
 
 
