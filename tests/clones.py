@@ -1,4 +1,4 @@
-"""Copies of the repository that share an artifact store, one of them another user's."""
+"""Copies of the repository, Snakemake in them, and copies that share an artifact store, one of them another user's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,38 @@ from pathlib import Path
 from w2s import store
 from w2s.artifact import load_run
 
+ROOT = Path(__file__).resolve().parent.parent
 NOBODY = 65534
+
+
+def copy_sources(target: Path, without: tuple[str, ...] = ("tests/", "docs/")) -> Path:
+    """The repository's own files, committed or not, without anything made and without some folders."""
+    listing = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
+    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (
+            not name.startswith(without) and (ROOT / name).is_file()
+        ):  # not one that is deleted and not yet committed so
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def snakemake(
+    folder: Path, *arguments: str, overlays: Sequence[str], cores: int = 2, **environment: str
+) -> str:
+    """Run Snakemake in a copy with these configuration files, insist on success, and return what it printed."""
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--show-failed-logs", *arguments]
+    result = subprocess.run(
+        [*command, "--configfile", *overlays],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert result.returncode == 0, result.stdout[-8000:]
+    return result.stdout
 
 
 def as_another_user() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,15 @@ def shared_data() -> Path:
             f"no real data at {folder}: set W2S_SHARED_DATA to a folder with hh-rlhf/ and opt-tokenizer/"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> None:
+    """A kernel that gives namespaces, or a skip."""
+    from w2s.isolation import ALONE
+
+    if shutil.which(ALONE[0]) is None or subprocess.run([*ALONE, "true"], capture_output=True).returncode:
+        pytest.skip("this kernel or container gives no namespaces")
 
 
 @pytest.fixture

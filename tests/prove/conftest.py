@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clones import copy_sources
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "unit"))
 
 from judge_server import KEY, Server  # noqa: E402
-from unit.conftest import make_examples, make_model, tiny_model, tiny_tokenizer  # noqa: E402, F401  (fixtures)
-from workflow.conftest import copy_sources  # noqa: E402
+from unit.conftest import inputs, make_examples, make_model, tiny_model, tiny_tokenizer  # noqa: E402, F401  (fixtures)
 
 # Intervals of an hour's training and scoring, shortened in the copy for those of a second.
 SHORTER = {
@@ -121,7 +121,7 @@ class Chain:
         """Start Snakemake, to be killed."""
         with log.open("wb") as stream:
             return subprocess.Popen(
-                self.command("--quiet", "progress", *arguments),
+                self.command(*arguments, "--quiet", "progress"),
                 cwd=self.folder,
                 env=self.environment(**more),
                 stdout=stream,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from clones import copy_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))  # the judge's server
@@ -42,12 +43,7 @@ experiments:
 
 def prepare(folder: Path, isolated: bool) -> Path:
     """A copy of the repository's own files with the small preset."""
-    listing = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in names:
-        if name and not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    copy_sources(folder)
     (folder / "small.yaml").write_text(OVERLAY % str(isolated).lower())
     (folder / "tmp").mkdir()
     return folder

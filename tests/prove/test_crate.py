@@ -9,16 +9,15 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
+from clones import ROOT, copy_sources, snakemake
 from w2s.artifact import CARD, file_digest
 
-ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 AUDIT = Path(os.environ.get("W2S_AUDIT_BIN", ROOT / ".venv-audit" / "bin"))
 PROFILE = "provenance-run-crate-0.5"
@@ -26,36 +25,16 @@ CRATE = "ro-crate-metadata.json"
 ORCID = "https://orcid.org/0000-0002-1825-0097"
 # With what an address cannot hold as it is.
 OVERLAY = "my préset.yaml"
+OVERLAYS = ("presets/demo.yaml", str(ROOT / "tests/cluster/small.yaml"), OVERLAY)
 AGENT = f"runtime: {{agent: {{name: Ada Example, orcid: {ORCID}}}}}\n"
-
-
-def snakemake(folder: Path, *arguments: str) -> str:
-    """Run the small demo in a copy of the repository."""
-    overlays = ["presets/demo.yaml", str(ROOT / "tests/cluster/small.yaml"), OVERLAY]
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--show-failed-logs", *arguments]
-    result = subprocess.run(
-        [*command, "--configfile", *overlays],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert result.returncode == 0, result.stdout[-8000:]
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a finished run."""
-    folder = tmp_path_factory.mktemp("run") / "repository"
-    listing = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in filter(None, names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, folder / name)
+    folder = copy_sources(tmp_path_factory.mktemp("run") / "repository", without=())
     (folder / OVERLAY).write_text(AGENT)
-    snakemake(folder, "--quiet", "rules")
+    snakemake(folder, "--quiet", "rules", overlays=OVERLAYS)
     return folder / "results/small"
 
 
@@ -159,8 +138,9 @@ def test_digests_are_those_of_the_files(
 
 def test_a_second_run_writes_nothing_and_a_forced_one_the_same(results: Path) -> None:
     folder, before = results.parents[1], (results / CRATE).read_bytes()
-    assert "Nothing to be done" in snakemake(folder)
-    snakemake(folder, "--quiet", "rules", "--forcerun", "write_model_cards", "export_crate")
+    assert "Nothing to be done" in snakemake(folder, overlays=OVERLAYS)
+    forced = ("--forcerun", "write_model_cards", "export_crate")
+    snakemake(folder, "--quiet", "rules", *forced, overlays=OVERLAYS)
     assert (results / CRATE).read_bytes() == before
 
 

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import training_inputs
 from conftest import Chain, Server, verdict
 from training_inputs import Inputs
 from w2s import checkpoints
@@ -86,15 +85,6 @@ def test_a_full_disk_in_the_middle_of_a_run(small: Chain) -> None:
         assert small.leftovers() == []
         remount("size=20m")
         finish(small)
-
-
-@pytest.fixture(scope="module")
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
-    make_examples: Callable[..., tuple[Path, Path]],
-) -> Inputs:
-    return training_inputs.make(tmp_path_factory.mktemp("faults"), tiny_model, make_examples)
 
 
 @pytest.mark.parametrize("size", ["40k", "150k", "300k", "500k"])
@@ -169,39 +159,29 @@ def test_files_of_another_time(small: Chain) -> None:
 # -- two controllers
 
 
-def test_two_controllers_in_one_folder(small: Chain, tmp_path: Path) -> None:
-    first = subprocess.Popen(
-        small.command(SPLIT),
-        cwd=small.folder,
-        env=small.environment(),
-        stdout=(tmp_path / "log").open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    while not list(small.folder.glob(".snakemake/locks/*")):
-        assert first.poll() is None, (tmp_path / "log").read_text()
+def started(chain: Chain, log: Path, until: Callable[[], object]) -> subprocess.Popen[bytes]:
+    """A controller that is at work, as what it leaves in its folder tells."""
+    process = chain.start(log, SPLIT)
+    while not until():
+        assert process.poll() is None, log.read_text()
         time.sleep(0.01)
+    return process
+
+
+def test_two_controllers_in_one_folder(small: Chain, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    first = started(small, log, lambda: list(small.folder.glob(".snakemake/locks/*")))
     second = small.snakemake(SPLIT)
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout and "--unlock" in second.stdout
-    assert first.wait() == 0, (tmp_path / "log").read_text()
+    assert first.wait() == 0, log.read_text()
     verify(small.folder / SPLIT)
     assert "Nothing to be done" in small.snakemake(SPLIT).stdout
 
 
 def test_a_controller_that_is_interrupted_twice_leaves_no_lock(small: Chain, tmp_path: Path) -> None:
     """An impatient user: Ctrl-C, and again."""
-    first = subprocess.Popen(
-        small.command(SPLIT),
-        cwd=small.folder,
-        env=small.environment(),
-        stdout=(tmp_path / "log").open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    while not small.leftovers():
-        assert first.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.01)
+    first = started(small, tmp_path / "log", small.leftovers)
     for _ in range(2):
         if first.poll() is None:
             os.killpg(first.pid, signal.SIGINT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from small_demo import prepare, run
 # isort: split
 from judge_server import KEY, Server
 from w2s.artifact import verify
+from w2s.isolation import ALONE
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 # Put before the work of every script: nobody may be reached by who is isolated, and the judge by who asks.
 PROBE = """
 import os as _os, socket as _socket, sys as _sys
@@ -33,15 +34,6 @@ def _probe():
 
 _probe()
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def namespaces() -> None:
-    """A kernel that gives namespaces, or a skip."""
-    program = shutil.which("unshare")
-    words = [program or "unshare", "--user", "--map-current-user", "--net", "true"]
-    if program is None or subprocess.run(words, capture_output=True).returncode:
-        pytest.skip("this kernel or container gives no namespaces")
 
 
 def test_every_compute_stage_of_the_demo_is_alone(
@@ -94,7 +86,7 @@ def test_the_whole_chain_runs_where_there_is_no_network_at_all(
     (folder / "small.yaml").write_text(
         overlay.replace("model: judge-2026-01-01,", "world: demo,").replace(", max_tokens: 64", "")
     )
-    done = run(folder, before=["unshare", "--user", "--map-current-user", "--net"])
+    done = run(folder, before=ALONE)
     assert done.returncode == 0, done.stdout[-6000:]
     manifests = list((folder / "results").rglob("manifest.json"))
     for manifest in manifests:

@@ -31,15 +31,6 @@ STAGES = {"train_student_sft": ("--dropout", 0), "train_student_dpo": ()}
 DIVISIONS = [(1, 4), (1, 2), (1, 1), (2, 4), (2, 1), (4, 2), (4, 1)]
 
 
-@pytest.fixture(scope="module")
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
-    make_examples: Callable[..., tuple[Path, Path]],
-) -> Inputs:
-    return training_inputs.make(tmp_path_factory.mktemp("ranks"), tiny_model, make_examples)
-
-
 def run(inputs: Inputs, stage: str, output: Path, processes: int, micro: int) -> Path:
     """Train in so many processes."""
     words = inputs.arguments(

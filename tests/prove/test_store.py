@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clones import NOBODY, Clone, as_another_user, give_away
+from clones import NOBODY, Clone, as_another_user, copy_sources, give_away
 from w2s.artifact import load_run, verify
 
-ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = ("presets/demo.yaml", "tests/cluster/small.yaml")
 
 
@@ -27,12 +24,7 @@ def place() -> Iterator[Path]:
 
 def clone(folder: Path, store: Path, before: list[str]) -> Clone:
     """A copy of the repository's own files; with ``before``, another user's."""
-    listing = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
+    copy_sources(folder, without=())
     if before:
         give_away(folder)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

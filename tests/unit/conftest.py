@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import training_inputs
 from tiny import PAIRS, TEXTS, as_artifact, example_rows, tiny_config, train_bpe
 
 
@@ -115,3 +116,13 @@ def make_examples(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tup
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def inputs(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model: Path,
+    make_examples: Callable[..., tuple[Path, Path]],
+) -> training_inputs.Inputs:
+    """What the trainings' tests train on; of each file of tests its own."""
+    return training_inputs.make(tmp_path_factory.mktemp("inputs"), tiny_model, make_examples)

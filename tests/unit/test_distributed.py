@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,15 +15,6 @@ from w2s import training
 
 SCRIPTS = Path(training.__file__).parent.parent
 CONFIGURATIONS = SCRIPTS.parent / "envs" / "accelerate"
-
-
-@pytest.fixture(scope="module")
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
-    make_examples: Callable[..., tuple[Path, Path]],
-) -> Inputs:
-    return training_inputs.make(tmp_path_factory.mktemp("distributed"), tiny_model, make_examples)
 
 
 def launch(configuration: str, stage: str, words: list[str]) -> subprocess.CompletedProcess[str]:

@@ -15,15 +15,6 @@ from training_inputs import Inputs
 from w2s.dpo import LOSSES
 
 
-@pytest.fixture(scope="module")
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
-    make_examples: Callable[..., tuple[Path, Path]],
-) -> Inputs:
-    return training_inputs.make(tmp_path_factory.mktemp("dpo"), tiny_model, make_examples)
-
-
 def run(inputs: Inputs, output: Path, *more: object) -> Path:
     import train_student_dpo
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-import training_inputs
 from training_inputs import Inputs
 from w2s import checkpoints, cli, interruption
 from w2s.errors import Interrupted
@@ -176,15 +175,6 @@ def test_a_launched_stage_that_is_done_stays_a_success(tmp_path: Path, launched:
         environment[interruption.FOLDER] = str(tmp_path)
     done = subprocess.run([sys.executable, "-c", LATE], env=environment)
     assert done.returncode == code
-
-
-@pytest.fixture(scope="module")
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
-    make_examples: Callable[..., tuple[Path, Path]],
-) -> Inputs:
-    return training_inputs.make(tmp_path_factory.mktemp("interruption"), tiny_model, make_examples)
 
 
 # Runs a stage that sends itself a real SIGTERM when it begins the step after the given one.

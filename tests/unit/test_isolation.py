@@ -18,6 +18,7 @@ from w2s.deployment import shell_prefix
 from w2s.errors import EnvironmentProblem
 from w2s.fingerprint import digests
 
+pytestmark = pytest.mark.usefixtures("namespaces")
 ROOT = Path(__file__).resolve().parents[2]
 # Tries to reach a server of this machine, an address of documentation, a name, and itself, and says which it could.
 TRY = """
@@ -51,15 +52,6 @@ if __name__ == "__main__":
     print("namespace", os.readlink("/proc/self/ns/net"), "user", os.getuid(), "parent", os.getppid())
 """
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module", autouse=True)
-def namespaces() -> None:
-    """A kernel that gives namespaces, or a skip."""
-    program = shutil.which("unshare")
-    words = [program or "unshare", "--user", "--map-current-user", "--net", "true"]
-    if program is None or subprocess.run(words, capture_output=True).returncode:
-        pytest.skip("this kernel or container gives no namespaces")
 
 
 @pytest.fixture

@@ -11,11 +11,9 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import training_inputs
 from training_inputs import Inputs
 from w2s import attempts, checkpoints, interruption, launch, store
 from w2s.artifact import Artifact
@@ -351,15 +349,6 @@ def test_it_needs_the_standard_library_only() -> None:
     done = subprocess.run(command, env={}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--layout {single,ddp,fsdp}" in done.stdout
-
-
-@pytest.fixture(scope="module")
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
-    make_examples: Callable[..., tuple[Path, Path]],
-) -> Inputs:
-    return training_inputs.make(tmp_path_factory.mktemp("launch"), tiny_model, make_examples)
 
 
 # Runs a stage; its first process sends SIGTERM to launch.py in the fifth step of the first attempt.

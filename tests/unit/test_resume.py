@@ -10,22 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import training_inputs
 from training_inputs import Inputs
 from w2s import checkpoints
 
 
 class Interruption(Exception):
     """What the test throws into a training."""
-
-
-@pytest.fixture(scope="module")
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
-    make_examples: Callable[..., tuple[Path, Path]],
-) -> Inputs:
-    return training_inputs.make(tmp_path_factory.mktemp("resume"), tiny_model, make_examples)
 
 
 def sft(inputs: Inputs, output: Path, *more: object) -> Path:

@@ -16,15 +16,6 @@ from conftest import as_artifact
 from training_inputs import Inputs
 
 
-@pytest.fixture(scope="module")
-def inputs(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
-    make_examples: Callable[..., tuple[Path, Path]],
-) -> Inputs:
-    return training_inputs.make(tmp_path_factory.mktemp("rewards"), tiny_model, make_examples)
-
-
 def run(inputs: Inputs, output: Path, *more: object) -> Path:
     import train_teacher_reward
 

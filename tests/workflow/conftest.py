@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from clones import copy_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKES = Path(__file__).with_name("fakes.py")
@@ -135,17 +136,6 @@ def job_counts(output: str) -> dict[str, int]:
         row[0]: int(row[1]) for row in rows[: next(n for n, row in enumerate(rows) if row[:1] == ["total"])]
     }
     return {rule: count for rule, count in counts.items() if rule != "all"}
-
-
-def copy_sources(target: Path) -> Path:
-    """The repository's own files, committed or not, without anything made."""
-    listing = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in names:
-        if name and not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    return target
 
 
 def install_fakes(folder: Path) -> None:

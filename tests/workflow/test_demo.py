@@ -6,49 +6,23 @@ consistent with each other and with the world's exact reward. Which arm wins is 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import copy_sources
+from clones import copy_sources, snakemake
 from w2s.artifact import load, verify
 
 pytestmark = pytest.mark.slow
-COMMAND = [
-    sys.executable,
-    "-m",
-    "snakemake",
-    "--cores",
-    "2",
-    "--show-failed-logs",
-    "--configfile",
-    "presets/demo.yaml",
-]
-
-
-def snakemake(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert result.returncode == 0, result.stdout[-8000:]
-    return result.stdout
+OVERLAYS = ["presets/demo.yaml"]
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished demo run in a copy of the repository."""
     folder = copy_sources(tmp_path_factory.mktemp("demo"))
-    snakemake(folder, "--quiet", "rules")
+    snakemake(folder, "--quiet", "rules", overlays=OVERLAYS)
     return folder
 
 
@@ -81,7 +55,7 @@ def test_every_artifact_is_whole_and_nothing_is_left_over(demo: Path) -> None:
 
 def test_second_run_plans_nothing_within_seconds(demo: Path) -> None:
     started = time.monotonic()
-    output = snakemake(demo)
+    output = snakemake(demo, overlays=OVERLAYS)
     assert "Nothing to be done" in output
     assert time.monotonic() - started < 30
 
@@ -90,7 +64,7 @@ def test_figure_comes_from_tables_without_a_model(demo: Path) -> None:
     figure = demo / "results/demo/figures/a_figure_2a.png"
     drawn = figure.read_bytes()
     figure.unlink()
-    output = snakemake(demo)
+    output = snakemake(demo, overlays=OVERLAYS)
     assert "plot_bars" in output
     assert "train_" not in output
     assert figure.read_bytes() == drawn, "the same tables give the same picture, byte for byte"

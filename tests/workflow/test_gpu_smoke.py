@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import copy_sources
+from clones import copy_sources, snakemake
 from w2s.artifact import Artifact, load, verify
 from w2s.config import load_config, merge, read_yaml
 from w2s.schema import Config
@@ -36,21 +33,11 @@ def config(*files: str) -> Config:
 def smoke(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run in a copy of the repository."""
     folder = copy_sources(tmp_path_factory.mktemp("gpu-smoke"))
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
+    data = {
         "W2S_HH_DATA": str(shared_data / "hh-rlhf"),
         "W2S_OPT_TOKENIZER": str(shared_data / "opt-tokenizer"),
     }
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "rules", "--show-failed-logs"]
-    result = subprocess.run(
-        [*command, "--configfile", *FILES],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert result.returncode == 0, result.stdout[-8000:]
+    snakemake(folder, "--quiet", "rules", overlays=FILES, cores=1, **data)
     return folder
 
 
