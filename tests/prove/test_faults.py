@@ -171,7 +171,13 @@ def started(chain: Chain, log: Path, until: Callable[[], object]) -> subprocess.
 def test_two_controllers_in_one_folder(small: Chain, tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = started(small, log, lambda: list(small.folder.glob(".snakemake/locks/*")))
-    second = small.snakemake(SPLIT)
+    os.kill(
+        first.pid, signal.SIGSTOP
+    )  # where other work makes the second slow, the first would be done before
+    try:
+        second = small.snakemake(SPLIT)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout and "--unlock" in second.stdout
     assert first.wait() == 0, log.read_text()
