@@ -69,9 +69,8 @@ def watch() -> None:
 
 
 def _of_thread(args: threading.ExceptHookArgs) -> None:
-    if not issubclass(
-        args.exc_type, SystemExit
-    ):  # a thread's way to end, of which Python says nothing either
+    # SystemExit is a thread's way to end, of which Python says nothing either.
+    if not issubclass(args.exc_type, SystemExit):
         report(args.exc_type, args.exc_value, args.exc_traceback)
 
 
