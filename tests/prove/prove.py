@@ -49,6 +49,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
             "workflow/test_interrupted.py",
             "unit/test_resume.py",
             "unit/test_interruption.py",
+            "unit/test_launch.py",
         ),
     ),
     "torn files are noticed": ("unit/test_torn.py",),

@@ -203,8 +203,14 @@ def interrupted_at(step: int, script: str, words: list[str]) -> subprocess.Compl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", SETTINGS)
-@pytest.mark.parametrize("save_steps", [0, 4])
+@pytest.mark.parametrize(
+    ("stage", "save_steps"),
+    [
+        ("train_teacher_dpo", 4),
+        *(pytest.param("train_teacher_sft", save_steps, marks=pytest.mark.prove) for save_steps in (0, 4)),
+        pytest.param("train_teacher_dpo", 0, marks=pytest.mark.prove),
+    ],
+)
 def test_an_interrupted_training_ends_in_the_same_files(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, save_steps: int
 ) -> None:

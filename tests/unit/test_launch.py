@@ -370,6 +370,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.prove
 def test_two_processes_are_interrupted_and_continue(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

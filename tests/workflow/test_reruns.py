@@ -294,6 +294,7 @@ def test_a_copy_elsewhere_has_nothing_to_do(copied: Workflow) -> None:
     assert copied.planned() == {}
 
 
+@pytest.mark.prove
 def test_a_removed_experiment_reruns_what_tells_of_all(copied: Workflow) -> None:
     """An experiment more makes what is its own; without it again, only what tells of the whole run is made anew.
 
@@ -387,6 +388,7 @@ def test_a_stage_that_makes_the_same_again_reruns_nothing_below_it(copied: Workf
     assert copied.planned() == {}
 
 
+@pytest.mark.prove
 def test_cutoff_goes_branch_by_branch(copied: Workflow) -> None:
     """The students' SFT is rewritten to the same effect, one student's rate is changed: its arms run on, no other's."""
     meaning("train_student_sft")(copied.folder)
