@@ -23,9 +23,8 @@ def copy_sources(target: Path, without: tuple[str, ...] = ("tests/", "docs/")) -
     listing = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
     names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):
-        if (
-            not name.startswith(without) and (ROOT / name).is_file()
-        ):  # not one that is deleted and not yet committed so
+        # One that is deleted, but not yet committed so, is still listed.
+        if not name.startswith(without) and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
     return target

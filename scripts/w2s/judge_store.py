@@ -503,9 +503,8 @@ def _create(path: Path) -> None:
         host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
         temporary = path.with_name(f".{path.name}.{host}-{os.getpid()}.partial")
         temporary.unlink(missing_ok=True)  # of a process of that number that was killed
-        for leftover in path.parent.glob(
-            f".{path.name}.{host}-*.partial"
-        ):  # others may be making it just now
+        # Others may be making it just now.
+        for leftover in path.parent.glob(f".{path.name}.{host}-*.partial"):
             if not _started(int(leftover.name.rpartition("-")[2].removesuffix(".partial"))):
                 leftover.unlink(missing_ok=True)
         try:

@@ -62,9 +62,8 @@ def differences(one: Path, other: Path) -> tuple[float, float]:
     ours, theirs = training_inputs.weights(one), training_inputs.weights(other)
     largest = 0.0
     for name, tensor in theirs.items():
-        if not name.endswith(
-            "k_proj.bias"
-        ):  # without influence: its gradient is rounding, which Adam makes a step
+        # It has no influence: its gradient is rounding, which Adam makes a step.
+        if not name.endswith("k_proj.bias"):
             largest = max(largest, (ours[name] - tensor).abs().max().item())  # type: ignore[operator, attr-defined]
     return float(np.abs(values[0] / values[1] - 1).max()), largest
 

@@ -366,9 +366,8 @@ def test_sigterm_keeps_what_was_under_way(server: Server, judge) -> None:
     threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGTERM)).start()
     with pytest.raises(Interrupted), interruption.listen():
         asked.ask(questions(20))
-    with (
-        interruption.listen()
-    ):  # forgets the request: later trainings in this process would take it for theirs
+    # Forgets the request: later trainings in this process would take it for theirs.
+    with interruption.listen():
         pass
     kept = asked.store.count(REPLY)
     assert kept == len(server.requests) == server.answered
