@@ -80,6 +80,8 @@ MOMENTS = (
 # Of a swap's two renames the first is done: neither the former artifact is in its place nor the new one.
 RENAMES = Moment("between the renames of a swap", r"^os\.rename \S+/tables/\.\w+\.\w+\.partial ")
 AGAIN = ("--forcerun", "summarise")
+# The same work would be recognised and not done again.
+COMPUTE = {"W2S_REUSE": "no"}
 
 
 class Endpoint(Server):
@@ -136,7 +138,7 @@ class Strikes:
         self.runs = 0
         self.random = random.Random(SEED)
 
-    def run(self, aimed: Sequence[Moment], *arguments: str) -> tuple[str, str] | None:
+    def run(self, aimed: Sequence[Moment], *arguments: str, **more: str) -> tuple[str, str] | None:
         """Start the chain and kill it at the first moment of ``aimed`` that comes, or at random if there are none.
 
         Returns:
@@ -148,7 +150,7 @@ class Strikes:
         held = [moment.what for moment in aimed if not moment.event]
         self.endpoint.hold(held[0] if held else "", self.random.randrange(1, 4))
         due = (lambda: hit.exists() or self.endpoint.held.is_set()) if aimed else self.at_random()
-        watched = {"W2S_PROVE_HIT": str(hit), "W2S_PROVE_MOMENTS": json.dumps(events)}
+        watched = {"W2S_PROVE_HIT": str(hit), "W2S_PROVE_MOMENTS": json.dumps(events), **more}
         process = self.chain.start(log, *arguments, **watched)
         began = time.monotonic()
         while process.poll() is None and not due():
@@ -178,10 +180,10 @@ class Strikes:
 
         return due
 
-    def finish(self, *arguments: str) -> None:
+    def finish(self, *arguments: str, **more: str) -> None:
         """Let the chain come to its end."""
         self.endpoint.hold("", 0)
-        done = self.chain.snakemake("--quiet", "rules", *arguments)
+        done = self.chain.snakemake("--quiet", "rules", *arguments, **more)
         assert done.returncode == 0, done.stdout[-6000:]
 
     def half_done(self) -> str:
@@ -256,12 +258,12 @@ def test_fifty_kills_leave_no_trace(
         if laps == 1:
             assert not aimed, f"not reached: {[moment.what for moment in aimed]}"
             # All is there, so that what is made again replaces something.
-            where = strikes.run([RENAMES], *AGAIN)
+            where = strikes.run([RENAMES], *AGAIN, **COMPUTE)
             assert where is not None and any(
                 path.suffix == ".former" for path in strikes.chain.results.glob("tables/.*")
             )
             killed(where)
-            strikes.finish(*AGAIN)
+            strikes.finish(*AGAIN, **COMPUTE)
         else:
             strikes.begin_anew()
     strikes.finish()
