@@ -171,10 +171,14 @@ class Chain:
         return found
 
     def leftovers(self) -> list[str]:
-        """Temporary files and folders."""
-        names = [path for path in (self.folder / "results").rglob("*")]
-        names += [path for path in (self.folder / "resources").rglob("*")]
-        return [path.relative_to(self.folder).as_posix() for path in names if is_temporary(path.name)]
+        """Temporary files and folders, also while jobs make and remove them."""
+        return [
+            os.path.relpath(os.path.join(here, name), self.folder)
+            for root in ("results", "resources")
+            for here, folders, files in os.walk(self.folder / root)
+            for name in (*folders, *files)
+            if is_temporary(name)
+        ]
 
 
 def without_costs(manifest: bytes) -> bytes:

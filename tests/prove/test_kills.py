@@ -156,8 +156,9 @@ class Strikes:
         while process.poll() is None and not due():
             assert time.monotonic() - began < PATIENCE, log.read_text()[-6000:]
             time.sleep(0.02)
-        ended, half_done = process.poll(), self.half_done()
+        ended = process.poll()
         self.chain.kill(process)
+        half_done = self.half_done()
         if ended is not None:
             assert ended == 0, log.read_text()[-6000:]
             return None
