@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,13 +105,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "prove.json")
     args = parser.parse_args(argv)
+    # Asked before the first line is written: what this writes is no local change of what it tried.
+    found_with = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "git": artifact.git_state(),
+        "environment": artifact.environment(),
+    }
     counts: dict[str, Count] = {}
     print(row("", "cases", "passed", "failed", "skipped", "seconds"), flush=True)
     for title, files in SECTIONS.items():
         if args.only in title:
             counts[title] = sum((prove(ROOT / "tests" / file) for file in files), Count())
             print(row(title, *asdict(counts[title]).values()), flush=True)
-            write(title, counts[title], args.output)
+            write(title, counts[title], found_with, args.output)
     total = sum(counts.values(), Count())
     print(row("all", *asdict(total).values()))
     return 1 if total.failed or not total.passed else 0
@@ -154,15 +161,13 @@ def read(report: Path) -> Count:
     return total
 
 
-def write(title: str, count: Count, path: Path) -> None:
-    """Write what a section came to beside what is known of the others, and what it was found with."""
+def write(title: str, count: Count, found_with: Mapping[str, Any], path: Path) -> None:
+    """Write what a section came to, and what it was found with, beside what is known of the others."""
     known = json.loads(path.read_text(encoding="utf-8"))["sections"] if path.is_file() else {}
     known[title] = {
         "files": [f"tests/{file}" for file in SECTIONS[title]],
         **asdict(count),
-        "date": datetime.now(UTC).date().isoformat(),
-        "git": artifact.git_state(),
-        "environment": artifact.environment(),
+        **found_with,
     }
     sections = {name: known[name] for name in SECTIONS if name in known}
     names = [field.name for field in fields(Count)]
