@@ -15,6 +15,7 @@ from w2s.errors import ArtifactError
 from w2s.handles import owner, parents, shown
 
 CRATE = "ro-crate-metadata.json"
+TIMESTAMP = ".snakemake_timestamp"  # Snakemake's note of when it made a folder
 # Folders of a run that hold nothing that anything is made from.
 UNRECORDED = ("logs", "benchmarks", ".snakemake")
 AGAIN = "delete its manifest.json and run the workflow again"
@@ -217,7 +218,7 @@ def _files(folder: Path) -> Iterator[Path]:
             for name in folders
             if not name.endswith((".partial", ".former", ".state")) and not _is_unrecorded(Path(here, name))
         )
-        yield from (Path(here) / name for name in sorted(names))
+        yield from (Path(here) / name for name in sorted(names) if name != TIMESTAMP)
 
 
 def _is_unrecorded(folder: Path) -> bool:
